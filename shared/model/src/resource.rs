@@ -6,7 +6,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use prost::Message as _;
 use sunbear_proto::kuma::{mesh::v1alpha1 as mesh, system::v1alpha1 as system};
 use time::OffsetDateTime;
 use uuid::Uuid;

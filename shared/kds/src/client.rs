@@ -1,0 +1,327 @@
+//! A zone's end of KDS: dials its global and keeps both sync streams and the heartbeat going, each
+//! restarted by itself (`spec/kds.md` 1).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sunbear_proto::kuma::mesh::v1alpha1::{
+    ZoneHealthCheckRequest, global_kds_service_client::GlobalKdsServiceClient,
+    kds_sync_service_client::KdsSyncServiceClient,
+};
+use sunbear_store::World;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Status,
+    codec::CompressionEncoding,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
+use tracing::{Instrument as _, info, info_span, warn};
+
+pub use crate::dial::{DialError, GlobalAddress, Trust};
+use crate::{
+    CLIENT_ID, FEATURE_HASH_SUFFIX, FEATURE_PING_HEALTH, FEATURES,
+    dial,
+    mapping::{Encoder, Peer, Role},
+    node::{Identity, PeerNode},
+    receiver::{Receiver, Side},
+    server::INSTANCE_HEADER,
+    transport::{self, Observer, Outlet, QUEUE, SharedEncoder},
+};
+
+/// Longest wait between two tries of a stream.
+const RETRY_MAX: Duration = Duration::from_secs(15);
+/// First wait; the real one is half to the whole of it.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// A stream that lived for this long was healthy: the wait starts anew.
+const HEALTHY: Duration = Duration::from_secs(30);
+/// A stream without all of its first responses after this time is opened anew.
+const FIRST_RESPONSES: Duration = Duration::from_secs(30);
+/// Heartbeats until the global says how often, and how long one may take.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads the zone's token anew for each stream.
+pub type TokenSource = Arc<dyn Fn() -> std::io::Result<String> + Send + Sync>;
+
+/// Settings of a zone's end.
+pub struct ClientConfig {
+    /// Name of the zone.
+    pub zone: String,
+    /// Where the global is.
+    pub global: GlobalAddress,
+    /// How its certificate is checked.
+    pub trust: Trust,
+    /// This control plane, as told to the global.
+    pub identity: Identity,
+    /// Largest message, both ways, decompressed, in bytes.
+    pub max_message: usize,
+    /// Token to present, if any.
+    pub token: Option<TokenSource>,
+    /// Compress what is sent and accept compressed answers.
+    pub gzip: bool,
+}
+
+/// How the connection stands, for readiness and status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// The global's resources are coming.
+    pub receiving: bool,
+    /// All types had their first response on some stream since start.
+    pub hydrated: bool,
+    /// The global takes ours.
+    pub sending: bool,
+}
+
+/// A zone's end of KDS.
+pub struct ZoneKds {
+    world: World,
+    encoder: SharedEncoder,
+    config: ClientConfig,
+    channel: Channel,
+    state: watch::Sender<Connection>,
+    /// The connection is dead although streams look alive.
+    reset: Notify,
+}
+
+impl ZoneKds {
+    /// An end that is not connected yet.
+    pub fn new(world: World, config: ClientConfig) -> Result<Arc<Self>, DialError> {
+        let channel = dial::channel(&config.global, &config.trust)?;
+        Ok(Arc::new(Self {
+            encoder: Arc::new(Encoder::new(Role::Zone(config.zone.clone()))),
+            world,
+            config,
+            channel,
+            state: watch::Sender::default(),
+            reset: Notify::new(),
+        }))
+    }
+
+    /// The state of the connection.
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.state.subscribe()
+    }
+
+    /// Runs all streams until cancelled.
+    pub async fn run(self: Arc<Self>, cancelled: CancellationToken) {
+        let down = self.keep("GlobalToZoneSync", &cancelled, || self.receive(&cancelled));
+        let up = self.keep("ZoneToGlobalSync", &cancelled, || self.send());
+        tokio::join!(
+            down.instrument(info_span!("global_to_zone")),
+            up.instrument(info_span!("zone_to_global")),
+            self.heartbeat(&cancelled),
+        );
+    }
+
+    /// Opens a stream again and again.
+    async fn keep<F: Future<Output = Status>>(
+        &self,
+        stream: &'static str,
+        cancelled: &CancellationToken,
+        open: impl Fn() -> F,
+    ) {
+        let mut wait = RETRY_FIRST;
+        loop {
+            let opened = Instant::now();
+            let status = tokio::select! {
+                () = cancelled.cancelled() => return,
+                status = open() => status,
+                () = self.reset.notified() => Status::unavailable("no answer to heartbeats"),
+            };
+            if opened.elapsed() >= HEALTHY {
+                wait = RETRY_FIRST;
+            }
+            warn!(
+                stream,
+                global = %self.config.global,
+                code = ?status.code(),
+                reason = describe(&status),
+                retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                "stream to the global ended"
+            );
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                () = tokio::time::sleep(transport::jittered(wait)) => {}
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        let value = |text: &str| {
+            MetadataValue::<Ascii>::try_from(text)
+                .map_err(|_| Status::invalid_argument("not a header value"))
+        };
+        metadata.insert(CLIENT_ID, value(&self.config.zone)?);
+        metadata.append(FEATURES, MetadataValue::from_static(FEATURE_PING_HEALTH));
+        metadata.append(FEATURES, MetadataValue::from_static(FEATURE_HASH_SUFFIX));
+        metadata.insert("version", value(&self.config.identity.version)?);
+        metadata.insert("kds-version", MetadataValue::from_static("v3"));
+        metadata.insert(INSTANCE_HEADER, value(&self.config.identity.instance_id)?);
+        if let Some(source) = &self.config.token {
+            let token = source()
+                .map_err(|e| Status::unauthenticated(format!("zone token not readable: {e}")))?;
+            let mut bearer = value(&format!("Bearer {}", token.trim()))?;
+            bearer.set_sensitive(true);
+            metadata.insert("authorization", bearer);
+        }
+        Ok(request)
+    }
+
+    fn client(&self) -> KdsSyncServiceClient<Channel> {
+        let max = self.config.max_message;
+        let client = KdsSyncServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(max)
+            .max_encoding_message_size(max);
+        if self.config.gzip {
+            client
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip)
+        } else {
+            client
+        }
+    }
+
+    async fn receive(&self, cancelled: &CancellationToken) -> Status {
+        let status = self.receive_inner(cancelled).await;
+        self.state.send_modify(|s| s.receiving = false);
+        status.unwrap_or_else(|status| status)
+    }
+
+    async fn receive_inner(&self, cancelled: &CancellationToken) -> Result<Status, Status> {
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let mut receiver = Receiver::new(Side::Zone, self.config.identity.clone());
+        for subscription in receiver.subscriptions() {
+            let _ = tx.send(subscription).await;
+        }
+        let request = self.request(ReceiverStream::new(rx))?;
+        let mut inbound = self.client().global_to_zone_sync(request).await?.into_inner();
+        info!(global = %self.config.global, "receiving from the global");
+        self.state.send_modify(|s| s.receiving = true);
+        let opened = tokio::time::Instant::now();
+        let mut complete = false;
+        loop {
+            let response = tokio::select! {
+                message = inbound.next() => match message {
+                    Some(Ok(response)) => response,
+                    Some(Err(status)) => return Err(status),
+                    None => return Ok(Status::unavailable("the global ended the stream")),
+                },
+                () = tokio::time::sleep_until(opened + FIRST_RESPONSES), if !complete => {
+                    return Ok(Status::deadline_exceeded("no complete first state in time"));
+                }
+            };
+            let answer =
+                transport::apply(&mut receiver, response, &self.world, "global", cancelled).await;
+            let Some(answer) = answer else {
+                return Ok(Status::cancelled("stopping"));
+            };
+            if tx.send(answer).await.is_err() {
+                return Ok(Status::unavailable("the global closed the stream"));
+            }
+            if !complete && receiver.has_all_first_responses() {
+                complete = true;
+                info!(revision = self.world.snapshot().revision, "in sync with the global");
+                self.state.send_modify(|s| s.hydrated = true);
+            }
+        }
+    }
+
+    async fn send(&self) -> Status {
+        let status = self.send_inner().await;
+        self.state.send_modify(|s| s.sending = false);
+        status.unwrap_or_else(|status| status)
+    }
+
+    async fn send_inner(&self) -> Result<Status, Status> {
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let request = self.request(ReceiverStream::new(rx))?;
+        let inbound = self.client().zone_to_global_sync(request).await?.into_inner();
+        info!(global = %self.config.global, "sending to the global");
+        self.state.send_modify(|s| s.sending = true);
+        let status = transport::run_sender(
+            inbound,
+            Outlet::Client(tx),
+            &self.world,
+            &self.encoder,
+            &self.config.zone,
+            self.config.max_message,
+            &mut GlobalObserver,
+        )
+        .await;
+        Ok(status)
+    }
+
+    /// Calls the heartbeat; one that gets no answer means that the connection is half open, for
+    /// proxies in between answer pings themselves.
+    async fn heartbeat(&self, cancelled: &CancellationToken) {
+        let mut interval = HEARTBEAT;
+        let mut failed = false;
+        loop {
+            let mut client = GlobalKdsServiceClient::new(self.channel.clone());
+            if self.config.gzip {
+                client = client
+                    .accept_compressed(CompressionEncoding::Gzip)
+                    .send_compressed(CompressionEncoding::Gzip);
+            }
+            let call = async {
+                let request = self.request(ZoneHealthCheckRequest {})?;
+                client.health_check(request).await
+            };
+            match tokio::time::timeout(HEARTBEAT_TIMEOUT, call).await {
+                Ok(Ok(response)) => {
+                    failed = false;
+                    if let Some(asked) = response.into_inner().interval
+                        && let Ok(asked) = Duration::try_from(asked)
+                        && !asked.is_zero()
+                    {
+                        interval = asked;
+                    }
+                }
+                Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => return,
+                Ok(Err(_)) => failed = true,
+                Err(_) => {
+                    // Two in a row: the streams are as dead as the heartbeat.
+                    if failed {
+                        self.reset.notify_waiters();
+                    }
+                    failed = true;
+                }
+            }
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                () = tokio::time::sleep(if failed { HEARTBEAT.min(interval) / 5 } else { interval }) => {}
+            }
+        }
+    }
+}
+
+struct GlobalObserver;
+
+impl Observer for GlobalObserver {
+    fn first_request(&mut self, node: &PeerNode) -> Result<Peer, Status> {
+        Ok(Peer { name: "global".to_owned(), features: node.features.clone() })
+    }
+}
+
+/// The message of a status with the chain of what caused it: "transport error" alone helps nobody.
+fn describe(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,264 @@
+//! Connections to a global: names resolved anew at each try, TLS checked against a CA bundle.
+
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// Where the system keeps its trusted certificates on Debian, Fedora and Alpine.
+const SYSTEM_BUNDLES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// A connection that does not come about in this time has failed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A Go server ends connections that ping more often than every 15 s.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Address of a global: `grpcs://host:port`, or `grpc://host:port` without TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GlobalAddress {
+    /// Host name or IP address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// TLS is spoken.
+    pub tls: bool,
+}
+
+/// How a global's certificate is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// By the system's bundle.
+    System,
+    /// By these PEM certificates alone.
+    Roots(String),
+    /// Not at all.
+    Nothing,
+}
+
+/// Why a global cannot be dialled at all.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The address has the wrong form.
+    #[error("{0:?} is no address of a global: expected grpcs://HOST:PORT or grpc://HOST:PORT")]
+    Address(String),
+    /// The bundle holds no certificate that can be used.
+    #[error("no usable certificate in the CA bundle")]
+    NoRoots,
+    /// The bundle cannot be read.
+    #[error("CA bundle not readable")]
+    Bundle(#[source] std::io::Error),
+    /// TLS cannot be set up.
+    #[error("TLS settings")]
+    Tls(#[source] rustls::Error),
+}
+
+impl FromStr for GlobalAddress {
+    type Err = DialError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || DialError::Address(text.to_owned());
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let tls = match uri.scheme_str() {
+            Some("grpcs") => true,
+            Some("grpc") => false,
+            _ => return Err(wrong()),
+        };
+        if !matches!(uri.path(), "" | "/") {
+            return Err(wrong());
+        }
+        let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
+        Ok(Self { host, port: uri.port_u16().ok_or_else(wrong)?, tls })
+    }
+}
+
+impl fmt::Display for GlobalAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "grpcs" } else { "grpc" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A channel that connects when first used and again after each loss.
+pub(crate) fn channel(address: &GlobalAddress, trust: &Trust) -> Result<Channel, DialError> {
+    let tls = if address.tls { Some(TlsConnector::from(client_config(trust)?)) } else { None };
+    let authority = if address.host.contains(':') {
+        format!("[{}]:{}", address.host, address.port)
+    } else {
+        format!("{}:{}", address.host, address.port)
+    };
+    let wrong = || DialError::Address(address.to_string());
+    // TLS is spoken by the connector, so the endpoint itself must not ask for it.
+    let endpoint = Endpoint::from_shared(format!("http://{authority}"))
+        .map_err(|_| wrong())?
+        .origin(
+            format!("{}://{authority}", if address.tls { "https" } else { "http" })
+                .parse()
+                .map_err(|_| wrong())?,
+        )
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(4 * 1024 * 1024)
+        .initial_connection_window_size(8 * 1024 * 1024);
+    let (host, port) = (address.host.clone(), address.port);
+    let connector = tower::service_fn(move |_: Uri| {
+        let (host, tls) = (host.clone(), tls.clone());
+        async move {
+            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            stream.set_nodelay(true)?;
+            let Some(tls) = tls else { return Ok(TokioIo::new(Transport::Plain(stream))) };
+            let name = ServerName::try_from(host)
+                .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidInput, e))?;
+            let stream = tls.connect(name, stream).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(Transport::Tls(Box::new(stream))))
+        }
+    });
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, DialError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(DialError::Tls)?;
+    let mut config = match trust {
+        Trust::Nothing => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+            .with_no_client_auth(),
+        Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
+        Trust::Roots(pem) => builder.with_root_certificates(roots(pem)?).with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn system_roots() -> Result<RootCertStore, DialError> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+    for path in SYSTEM_BUNDLES {
+        match std::fs::read_to_string(path) {
+            Ok(pem) => return roots(&pem),
+            Err(e) => last = e,
+        }
+    }
+    Err(DialError::Bundle(last))
+}
+
+fn roots(text: &str) -> Result<RootCertStore, DialError> {
+    let blocks = pem::parse_many(text).map_err(|_| DialError::NoRoots)?;
+    let mut store = RootCertStore::empty();
+    let (added, _) = store.add_parsable_certificates(
+        blocks
+            .into_iter()
+            .filter(|b| b.tag() == "CERTIFICATE")
+            .map(|b| CertificateDer::from(b.into_contents())),
+    );
+    if added == 0 { Err(DialError::NoRoots) } else { Ok(store) }
+}
+
+/// The user asked for no check of the name and chain; signatures are still checked.
+#[derive(Debug)]
+struct AcceptAny(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A connection with or without TLS.
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+macro_rules! forward {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Transport::Plain($stream) => $call,
+            Transport::Tls($stream) => $call,
+        }
+    };
+}
+
+impl tokio::io::AsyncRead for Transport {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        forward!(self, s => std::pin::Pin::new(s).poll_read(cx, buf))
+    }
+}
+
+impl tokio::io::AsyncWrite for Transport {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        forward!(self, s => std::pin::Pin::new(s).poll_write(cx, buf))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        forward!(self, s => std::pin::Pin::new(s).poll_flush(cx))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        forward!(self, s => std::pin::Pin::new(s).poll_shutdown(cx))
+    }
+}
