@@ -3,12 +3,9 @@
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use sunbear_security::trust::{self, ServerTrust, TrustError};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -54,15 +51,12 @@ pub enum DialError {
     /// The address has the wrong form.
     #[error("{0:?} is no address of a global: expected grpcs://HOST:PORT or grpc://HOST:PORT")]
     Address(String),
-    /// The bundle holds no certificate that can be used.
-    #[error("no usable certificate in the CA bundle")]
-    NoRoots,
     /// The bundle cannot be read.
     #[error("CA bundle not readable")]
     Bundle(#[source] std::io::Error),
-    /// TLS cannot be set up.
-    #[error("TLS settings")]
-    Tls(#[source] rustls::Error),
+    /// The trusted certificates cannot be used.
+    #[error("trusted certificates of the global")]
+    Trust(#[source] TrustError),
 }
 
 impl FromStr for GlobalAddress {
@@ -136,82 +130,27 @@ pub(crate) fn channel(address: &GlobalAddress, trust: &Trust) -> Result<Channel,
 }
 
 fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, DialError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(DialError::Tls)?;
-    let mut config = match trust {
-        Trust::Nothing => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
-            .with_no_client_auth(),
-        Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
-        Trust::Roots(pem) => builder.with_root_certificates(roots(pem)?).with_no_client_auth(),
+    let config = match trust {
+        Trust::Nothing => trust::client_config(ServerTrust::Anyone, &["h2"]),
+        Trust::System => {
+            trust::client_config(ServerTrust::Authorities(&system_bundle()?), &["h2"])
+        }
+        Trust::Roots(pem) => {
+            trust::client_config(ServerTrust::Authorities(pem.as_bytes()), &["h2"])
+        }
     };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Arc::new(config.map_err(DialError::Trust)?))
 }
 
-fn system_roots() -> Result<RootCertStore, DialError> {
+fn system_bundle() -> Result<Vec<u8>, DialError> {
     let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
     for path in SYSTEM_BUNDLES {
-        match std::fs::read_to_string(path) {
-            Ok(pem) => return roots(&pem),
+        match std::fs::read(path) {
+            Ok(pem) => return Ok(pem),
             Err(e) => last = e,
         }
     }
     Err(DialError::Bundle(last))
-}
-
-fn roots(text: &str) -> Result<RootCertStore, DialError> {
-    let blocks = pem::parse_many(text).map_err(|_| DialError::NoRoots)?;
-    let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(
-        blocks
-            .into_iter()
-            .filter(|b| b.tag() == "CERTIFICATE")
-            .map(|b| CertificateDer::from(b.into_contents())),
-    );
-    if added == 0 { Err(DialError::NoRoots) } else { Ok(store) }
-}
-
-/// The user asked for no check of the name and chain; signatures are still checked.
-#[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// A connection with or without TLS.

@@ -1,0 +1,88 @@
+//! GET of one object, and how objects are shown.
+
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::{Map, Value};
+use sunbear_model::{Codec, Kind, Resource, ResourceKey, rest};
+use sunbear_store::Snapshot;
+
+use crate::{
+    problem::Problem,
+    reply,
+    service::Call,
+    service_insight,
+    target::{Item, View, insight_of},
+};
+
+const TITLE: &str = "Could not retrieve a resource";
+
+/// Answers with one object.
+pub(crate) fn item(call: &Call<'_>, item: &Item) -> Result<Response, Problem> {
+    let snapshot = call.api.world.snapshot();
+    require_mesh(&snapshot, item.kind, &item.mesh)?;
+    call.api.access.check_kind(&call.user, item.kind)?;
+    if item.kind == Kind::SERVICE_INSIGHT {
+        return service_insight::item(&snapshot, &item.mesh, &item.name);
+    }
+    let key = ResourceKey::new(item.kind, &item.mesh, &item.name);
+    let resource = snapshot.get(&key).ok_or_else(|| Problem::not_found(TITLE))?;
+    check_format(call)?;
+    Ok(reply::json(StatusCode::OK, &show(&snapshot, resource, item.view)))
+}
+
+/// Objects of mesh scope are only there if their mesh is.
+pub(crate) fn require_mesh(snapshot: &Snapshot, kind: Kind, mesh: &str) -> Result<(), Problem> {
+    if !kind.is_mesh_scoped() || snapshot.get(&ResourceKey::new(Kind::MESH, "", mesh)).is_some() {
+        return Ok(());
+    }
+    Err(Problem::not_found("Failed to retrieve Mesh"))
+}
+
+fn check_format(call: &Call<'_>) -> Result<(), Problem> {
+    match call.query().first("format") {
+        "" | "universal" => Ok(()),
+        _ => Err(Problem::invalid_field(TITLE, "", "\"format\" must be one of [\"universal\"]")),
+    }
+}
+
+/// An object as clients see it.
+pub(crate) fn show(snapshot: &Snapshot, resource: &Resource, view: View) -> Value {
+    match view {
+        View::Plain => rest::write(resource),
+        View::Overview => overview(snapshot, resource),
+    }
+}
+
+/// An object with its insight beside it. The base is there even if it is empty: `kumactl` relies
+/// on it.
+fn overview(snapshot: &Snapshot, resource: &Resource) -> Value {
+    let kind = resource.key.kind;
+    let mut map = rest::envelope(resource);
+    map.insert("type".to_owned(), format!("{kind}Overview").into());
+    map.insert(member_name(kind), spec(resource));
+    if let Some(insight) = insight_of(kind) {
+        let key = ResourceKey { kind: insight, ..resource.key.clone() };
+        if let Some(found) = snapshot.get(&key) {
+            map.insert(member_name(insight), spec(found));
+        }
+    }
+    Value::Object(map)
+}
+
+/// A type's name as the name of a member: `zoneIngressInsight`.
+fn member_name(kind: Kind) -> String {
+    let name = kind.name();
+    let mut chars = name.chars();
+    chars.next().map_or_else(String::new, |c| c.to_lowercase().chain(chars).collect())
+}
+
+/// The JSON form of a spec alone.
+fn spec(resource: &Resource) -> Value {
+    let wire = resource.spec.wire();
+    let value = match resource.key.kind.row().codec {
+        Codec::Proto(message) => sunbear_proto::json::write(message, wire).ok(),
+        Codec::Json { .. } => serde_json::from_slice(wire).ok(),
+    };
+    // What does not decode shows as empty.
+    value.unwrap_or_else(|| Value::Object(Map::new()))
+}

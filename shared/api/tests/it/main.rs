@@ -1,0 +1,14 @@
+//! The API as clients see it, over stores in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod access;
+mod bad_input;
+mod defaults;
+mod lists;
+mod read;
+mod replay;
+mod rules;
+mod socket;
+mod support;
+mod tokens;
+mod write;

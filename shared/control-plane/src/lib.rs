@@ -1,0 +1,37 @@
+//! The shell that global and zone control planes have in common: command line, opening the store,
+//! serving REST and diagnostics, certificates, upkeep. Wiring only; what it wires knows nothing of
+//! it.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod arguments;
+pub mod serving;
+pub mod storage;
+
+use sunbear_runtime::host;
+
+/// Level of compatibility that peers and `kumactl` are told.
+pub const KUMA_VERSION: &str = "2.14.3";
+
+/// Who this process is.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Name of the host.
+    pub hostname: String,
+    /// Name of this run of the process.
+    pub id: String,
+}
+
+impl Instance {
+    /// A new run on this host.
+    pub fn new() -> Self {
+        let hostname = host::host_name();
+        let id = host::instance_id(&hostname);
+        Self { hostname, id }
+    }
+}
+
+impl Default for Instance {
+    fn default() -> Self {
+        Self::new()
+    }
+}

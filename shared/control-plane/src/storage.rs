@@ -1,0 +1,125 @@
+//! Opening the store that the configuration names, and its upkeep.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use sunbear_runtime::{
+    config::{self, StoreKind},
+    readiness::Readiness,
+    tasks::Tasks,
+};
+use sunbear_store::{
+    Lease, Postgres, PostgresOptions, PostgresTls, Retention, Sqlite, Store, World, WorldOptions,
+};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Lease under which one replica does the upkeep.
+const LEADER: &str = "leader";
+/// Life of a lease; it is renewed three times in that.
+const LEASE: Duration = Duration::from_secs(15);
+/// How often old entries of the change log are removed.
+const COMPACTION: Duration = Duration::from_secs(600);
+
+/// Opens the store and brings its schema up to date.
+pub async fn open(settings: &config::Store) -> Result<Arc<dyn Store>> {
+    Ok(match &settings.kind {
+        StoreKind::Memory => Arc::new(Sqlite::memory().await?),
+        StoreKind::Sqlite { path } => {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("creating the folder {}", folder.display()))?;
+            }
+            info!(path = %path.display(), "store: SQLite");
+            Arc::new(
+                Sqlite::open(path)
+                    .await
+                    .with_context(|| format!("opening the database {}", path.display()))?,
+            )
+        }
+        StoreKind::Postgres(p) => {
+            let options = postgres_options(p);
+            info!(host = p.host, port = p.port, database = p.db_name, "store: Postgres");
+            Arc::new(Postgres::connect(options).await.with_context(|| {
+                format!("connecting to Postgres at {}:{}, database {:?}", p.host, p.port, p.db_name)
+            })?)
+        }
+    })
+}
+
+fn postgres_options(p: &config::Postgres) -> PostgresOptions {
+    let mut options =
+        PostgresOptions::new(&p.host, p.port, &p.user, p.password.expose(), &p.db_name).tls(
+            match &p.tls {
+                config::PostgresTls::Disable => PostgresTls::Disable,
+                config::PostgresTls::VerifyNone => PostgresTls::VerifyNone,
+                // Without a CA there is nothing but the system's to check the chain with, and then
+                // the name has to be checked too.
+                config::PostgresTls::VerifyCa(None) => PostgresTls::VerifyFull { ca: None },
+                config::PostgresTls::VerifyCa(Some(ca)) => PostgresTls::VerifyCa { ca: ca.clone() },
+                config::PostgresTls::VerifyFull(ca) => PostgresTls::VerifyFull { ca: ca.clone() },
+            },
+        );
+    if let Some(files) = &p.client_certificate {
+        options = options.client_certificate(files.cert.clone(), files.key.clone());
+    }
+    options.min_connections = p.min_connections.max(options.min_connections);
+    if let Some(max) = p.max_connections {
+        options.max_connections = max.max(options.min_connections);
+    }
+    options.acquire_timeout = p.connect_timeout;
+    options
+}
+
+/// Loads the world and keeps it following the store.
+pub async fn start_world(
+    tasks: &Tasks,
+    readiness: &Readiness,
+    store: Arc<dyn Store>,
+) -> Result<World> {
+    let blocker = readiness.blocker("store");
+    let (world, feed) =
+        World::start(store, WorldOptions::default()).await.context("loading the store")?;
+    let stop = tasks.token();
+    tasks.spawn_essential("feed", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = feed => {}
+        }
+    });
+    info!(
+        revision = world.snapshot().revision,
+        resources = world.snapshot().len(),
+        "store loaded"
+    );
+    blocker.ready();
+    Ok(world)
+}
+
+/// Removes old entries of the change log while this instance is the leader.
+pub async fn maintain(world: World, instance: String, stop: CancellationToken) {
+    let mut last_compaction: Option<tokio::time::Instant> = None;
+    loop {
+        match world.store().lease(LEADER, &instance, LEASE).await {
+            Ok(Lease::Held { .. })
+                if last_compaction.is_none_or(|at| at.elapsed() >= COMPACTION) =>
+            {
+                last_compaction = Some(tokio::time::Instant::now());
+                let retention = Retention::standard(OffsetDateTime::now_utc());
+                match world.store().compact(retention).await {
+                    Ok(0) => {}
+                    Ok(entries) => info!(entries, "change log compacted"),
+                    Err(error) => warn!(%error, "change log not compacted"),
+                }
+            }
+            Ok(Lease::Held { .. } | Lease::Other { .. }) => {}
+            Err(error) => warn!(%error, "lease not renewed"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(COMPACTION) => {}
+        }
+    }
+    let _ = world.store().release(LEADER, &instance).await;
+}

@@ -1,0 +1,149 @@
+//! Readiness: components name what they still wait for, and the process is ready when nothing is
+//! left. Served with liveness on the diagnostics port.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What the process still waits for. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    /// Blockers by name, with how many of a name there are.
+    awaited: watch::Sender<BTreeMap<&'static str, usize>>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Readiness {
+    /// Ready, until somebody asks for a blocker.
+    pub fn new() -> Self {
+        Self { awaited: watch::Sender::new(BTreeMap::new()) }
+    }
+
+    /// The process is not ready until [`Blocker::ready`] is called. A blocker that is merely dropped
+    /// keeps blocking: a component that died while starting is not ready.
+    pub fn blocker(&self, name: &'static str) -> Blocker {
+        self.awaited.send_modify(|awaited| *awaited.entry(name).or_default() += 1);
+        Blocker { name, readiness: self.clone() }
+    }
+
+    /// Names of what is awaited, in order; empty when ready.
+    pub fn awaited(&self) -> Vec<&'static str> {
+        self.awaited.borrow().keys().copied().collect()
+    }
+
+    /// Waits until the process is ready.
+    pub async fn until_ready(&self) {
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = self.awaited.subscribe().wait_for(BTreeMap::is_empty).await;
+    }
+}
+
+/// A reason not to be ready, see [`Readiness::blocker`].
+#[derive(Debug)]
+#[must_use = "the process becomes ready only through `ready`"]
+pub struct Blocker {
+    name: &'static str,
+    readiness: Readiness,
+}
+
+impl Blocker {
+    /// The component is ready.
+    pub fn ready(self) {
+        self.readiness.awaited.send_modify(|awaited| {
+            if let Some(count) = awaited.get_mut(self.name) {
+                *count -= 1;
+                if *count == 0 {
+                    awaited.remove(self.name);
+                }
+            }
+        });
+        let awaited = self.readiness.awaited();
+        if awaited.is_empty() {
+            tracing::info!(component = self.name, "component is ready, all are");
+        } else {
+            tracing::info!(
+                component = self.name,
+                awaited = awaited.join(", "),
+                "component is ready"
+            );
+        }
+    }
+}
+
+/// `/healthy`: 200 while the process runs. `/ready`: 200 when ready, else 503 with what is awaited;
+/// 503 too from the moment the process stops, so that load balancers look elsewhere.
+pub fn diagnostics_router(readiness: Readiness, stop: CancellationToken) -> Router {
+    Router::new()
+        .route("/healthy", get(async || "ok\n"))
+        .route("/ready", get(ready))
+        .with_state((readiness, stop))
+}
+
+async fn ready(
+    State((readiness, stop)): State<(Readiness, CancellationToken)>,
+) -> (StatusCode, String) {
+    if stop.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
+    }
+    let awaited = readiness.awaited();
+    if awaited.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", awaited.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn check(router: &Router, path: &str, status: u16, body: &str) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{path}");
+        let bytes = to_bytes(response.into_body(), 1024).await.unwrap();
+        assert_eq!(bytes, body.as_bytes(), "{path}");
+    }
+
+    #[tokio::test]
+    async fn ready_when_every_blocker_is_released() {
+        let readiness = Readiness::new();
+        let stop = CancellationToken::new();
+        let router = diagnostics_router(readiness.clone(), stop.clone());
+        let store = readiness.blocker("store");
+        let kds = readiness.blocker("kds");
+        check(&router, "/ready", 503, "waiting for: kds, store\n").await;
+        check(&router, "/healthy", 200, "ok\n").await;
+        store.ready();
+        check(&router, "/ready", 503, "waiting for: kds\n").await;
+        kds.ready();
+        readiness.until_ready().await;
+        check(&router, "/ready", 200, "ok\n").await;
+        stop.cancel();
+        check(&router, "/ready", 503, "stopping\n").await;
+        check(&router, "/healthy", 200, "ok\n").await;
+    }
+
+    #[test]
+    fn a_dropped_blocker_keeps_blocking() {
+        let readiness = Readiness::new();
+        drop(readiness.blocker("store"));
+        let second = readiness.blocker("store");
+        second.ready();
+        assert_eq!(readiness.awaited(), ["store"]);
+    }
+}
