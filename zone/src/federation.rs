@@ -87,6 +87,7 @@ pub(crate) fn start(
             },
             max_message: global.max_message_size,
             token,
+            admin: None,
             gzip: true,
         },
     )?;

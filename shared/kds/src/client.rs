@@ -20,10 +20,11 @@ use tonic::{
     metadata::{Ascii, MetadataValue},
     transport::Channel,
 };
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{Instrument as _, debug, info, info_span, warn};
 
 pub use crate::dial::{DialError, GlobalAddress, Trust};
 use crate::{
+    admin::{self, Clusters, EnvoyAdmin, Messages, Stats, XdsConfigs},
     CLIENT_ID, FEATURE_HASH_SUFFIX, FEATURE_PING_HEALTH, FEATURES,
     dial,
     mapping::{Encoder, Peer, Role},
@@ -62,6 +63,8 @@ pub struct ClientConfig {
     pub max_message: usize,
     /// Token to present, if any.
     pub token: Option<TokenSource>,
+    /// Answers questions about proxies, if this zone offers that.
+    pub admin: Option<Arc<dyn EnvoyAdmin>>,
     /// Compress what is sent and accept compressed answers.
     pub gzip: bool,
 }
@@ -115,7 +118,113 @@ impl ZoneKds {
             down.instrument(info_span!("global_to_zone")),
             up.instrument(info_span!("zone_to_global")),
             self.heartbeat(&cancelled),
+            self.answer_questions(&cancelled),
         );
+    }
+
+    /// Offers the three streams for questions about proxies.
+    async fn answer_questions(&self, cancelled: &CancellationToken) {
+        let Some(admin) = &self.config.admin else { return };
+        tokio::join!(
+            self.keep_offering("StreamXDSConfigs", cancelled, || self.answer::<XdsConfigs, _, _>(
+                Arc::clone(admin),
+                |mut client, request| async move { client.stream_xds_configs(request).await },
+            )),
+            self.keep_offering("StreamStats", cancelled, || self.answer::<Stats, _, _>(
+                Arc::clone(admin),
+                |mut client, request| async move { client.stream_stats(request).await },
+            )),
+            self.keep_offering("StreamClusters", cancelled, || self.answer::<Clusters, _, _>(
+                Arc::clone(admin),
+                |mut client, request| async move { client.stream_clusters(request).await },
+            )),
+        );
+    }
+
+    /// Opens a stream again and again, unless the global does not know it.
+    async fn keep_offering<F: Future<Output = Status>>(
+        &self,
+        stream: &'static str,
+        cancelled: &CancellationToken,
+        open: impl Fn() -> F,
+    ) {
+        let mut wait = RETRY_FIRST;
+        loop {
+            let opened = Instant::now();
+            let status = tokio::select! {
+                () = cancelled.cancelled() => return,
+                status = open() => status,
+            };
+            if status.code() == tonic::Code::Unimplemented {
+                info!(stream, "the global does not ask about proxies");
+                return;
+            }
+            if opened.elapsed() >= HEALTHY {
+                wait = RETRY_FIRST;
+            }
+            debug!(stream, reason = describe(&status), "stream for questions ended");
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                () = tokio::time::sleep(transport::jittered(wait)) => {}
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Serves one such stream until it ends. The call may not return for hours: a Go server sends
+    /// its headers with the first question.
+    async fn answer<M, C, F>(&self, admin: Arc<dyn EnvoyAdmin>, call: C) -> Status
+    where
+        M: Messages,
+        C: Fn(
+            GlobalKdsServiceClient<Channel>,
+            Request<ReceiverStream<M::Response>>,
+        ) -> F,
+        F: Future<Output = Result<tonic::Response<tonic::Streaming<M::Request>>, Status>>,
+    {
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let request = match self.request(ReceiverStream::new(rx)) {
+            Ok(request) => request,
+            Err(status) => return status,
+        };
+        let mut inbound = match call(self.global_client(), request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return status,
+        };
+        // Dropped with the stream: what is still being looked up nobody waits for.
+        let mut answers = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                message = inbound.next() => match message {
+                    Some(Ok(request)) => {
+                        let (admin, tx) = (Arc::clone(&admin), tx.clone());
+                        let max = self.config.max_message;
+                        answers.spawn(async move {
+                            let response =
+                                admin::answer::<M>(&*admin, M::read_request(request), max).await;
+                            let _ = tx.send(response).await;
+                        });
+                    }
+                    Some(Err(status)) => return status,
+                    None => return Status::unavailable("the global ended the stream"),
+                },
+                Some(_) = answers.join_next() => {}
+            }
+        }
+    }
+
+    fn global_client(&self) -> GlobalKdsServiceClient<Channel> {
+        let max = self.config.max_message;
+        let client = GlobalKdsServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(max)
+            .max_encoding_message_size(max);
+        if self.config.gzip {
+            client
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip)
+        } else {
+            client
+        }
     }
 
     /// Opens a stream again and again.
@@ -265,12 +374,7 @@ impl ZoneKds {
         let mut interval = HEARTBEAT;
         let mut failed = false;
         loop {
-            let mut client = GlobalKdsServiceClient::new(self.channel.clone());
-            if self.config.gzip {
-                client = client
-                    .accept_compressed(CompressionEncoding::Gzip)
-                    .send_compressed(CompressionEncoding::Gzip);
-            }
+            let mut client = self.global_client();
             let call = async {
                 let request = self.request(ZoneHealthCheckRequest {})?;
                 client.health_check(request).await

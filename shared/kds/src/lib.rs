@@ -7,6 +7,7 @@
 //! the time, and say what to send and what to write.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod admin;
 pub mod client;
 mod dial;
 pub mod mapping;

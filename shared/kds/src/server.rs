@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -34,13 +37,14 @@ use tracing::{Instrument as _, info, info_span, warn};
 use uuid::Uuid;
 
 use crate::{
+    admin::{AskError, Clusters, Desk, Messages, Question, Stats, Target, XdsConfigs},
     AUTHOR, CLIENT_ID, FEATURE_HASH_SUFFIX, FEATURE_PING_HEALTH, FEATURES,
     mapping::{Encoder, Peer, Role},
     node::{Identity, PeerNode},
     receiver::{Receiver, Side},
     sender::Seen,
     transport::{self, Observer, Outlet, QUEUE},
-    zone_insight::{Direction, ZoneInsights},
+    zone_insight::{ZoneInsights, ZoneStream},
 };
 
 /// Header by which a Sunbear zone names its instance on every call.
@@ -86,6 +90,7 @@ pub struct GlobalKds {
     insights: ZoneInsights,
     config: ServerConfig,
     registry: Mutex<HashMap<String, ZoneEntry>>,
+    desk: Desk,
     cancelled: CancellationToken,
     streams: TaskTracker,
 }
@@ -148,6 +153,7 @@ impl GlobalKds {
             ),
             encoder: Encoder::new(Role::Global),
             registry: Mutex::default(),
+            desk: Desk::default(),
             cancelled: CancellationToken::new(),
             streams: TaskTracker::new(),
             world,
@@ -183,6 +189,16 @@ impl GlobalKds {
             insights_end.cancel();
         };
         tokio::join!(flusher, watch);
+    }
+
+    /// Asks the Envoy of a proxy of this zone, over a stream that the zone holds to this instance.
+    pub async fn ask(
+        &self,
+        zone: &str,
+        target: Target,
+        question: Question,
+    ) -> Result<Vec<u8>, AskError> {
+        self.desk.ask(zone, target, question).await
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
@@ -258,8 +274,7 @@ impl GlobalKds {
         caller: &Caller,
         direction: &'static str,
     ) -> Result<Registration, Status> {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let id = next_id();
         let end = self.cancelled.child_token();
         let reason = Arc::new(Mutex::new(None));
         let mut registry = lock(&self.registry);
@@ -343,6 +358,11 @@ impl ZoneEntry {
     }
 }
 
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 fn show(address: Option<SocketAddr>, instance: Option<&str>) -> String {
     let address = address.map_or_else(|| "an unknown address".to_owned(), |a| a.to_string());
     match instance {
@@ -383,7 +403,7 @@ impl KdsSyncService for Service {
         let caller = self.0.caller(&request)?;
         self.0.ensure_zone(&caller.zone).await?;
         let registration = self.0.register(&caller, "GlobalToZoneSync")?;
-        self.0.insights.stream_opened(&caller.zone, Direction::GlobalToZone);
+        self.0.insights.stream_opened(&caller.zone, ZoneStream::GlobalToZone);
         let (tx, rx) = mpsc::channel(QUEUE);
         let kds = Arc::clone(&self.0);
         let span = info_span!("global_to_zone", zone = caller.zone);
@@ -400,7 +420,7 @@ impl KdsSyncService for Service {
         let caller = self.0.caller(&request)?;
         self.0.ensure_zone(&caller.zone).await?;
         let registration = self.0.register(&caller, "ZoneToGlobalSync")?;
-        self.0.insights.stream_opened(&caller.zone, Direction::ZoneToGlobal);
+        self.0.insights.stream_opened(&caller.zone, ZoneStream::ZoneToGlobal);
         let (tx, rx) = mpsc::channel(QUEUE);
         let kds = Arc::clone(&self.0);
         let span = info_span!("zone_to_global", zone = caller.zone);
@@ -586,32 +606,89 @@ impl Observer for ZoneObserver<'_> {
     }
 }
 
+impl Service {
+    async fn admin_stream<M: Messages>(
+        &self,
+        request: Request<Streaming<M::Response>>,
+        which: ZoneStream,
+    ) -> Result<Response<Answers<M::Request>>, Status> {
+        let caller = self.0.caller(&request)?;
+        self.0.ensure_zone(&caller.zone).await?;
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let kds = Arc::clone(&self.0);
+        kds.insights.stream_opened(&caller.zone, which);
+        let span = info_span!("admin", zone = caller.zone, stream = ?which);
+        self.0
+            .streams
+            .spawn(serve_admin::<M>(kds, caller, request.into_inner(), tx).instrument(span));
+        Ok(Response::new(Box::pin(ReceiverStream::new(rx))))
+    }
+}
+
+/// Carries questions to a zone and answers back.
+async fn serve_admin<M: Messages>(
+    kds: Arc<GlobalKds>,
+    caller: Caller,
+    mut inbound: Streaming<M::Response>,
+    tx: mpsc::Sender<Result<M::Request, Status>>,
+) {
+    let id = next_id();
+    let mut calls = kds.desk.open(&caller.zone, M::STREAM, id);
+    let status = loop {
+        tokio::select! {
+            call = calls.recv() => match call {
+                Some(call) => {
+                    if tx.send(Ok(M::request(call))).await.is_err() {
+                        break Status::unavailable("the zone closed the stream");
+                    }
+                }
+                None => break Status::unavailable("another stream of the zone took over"),
+            },
+            response = inbound.next() => match response {
+                Some(Ok(response)) => {
+                    let (id, answer) = M::read_response(response);
+                    kds.desk.answered(&id, answer);
+                }
+                Some(Err(status)) => break Status::unavailable(status.message()),
+                None => break Status::unavailable("stream ended"),
+            },
+            () = kds.cancelled.cancelled() => {
+                break Status::unavailable("control plane is stopping");
+            }
+            () = kds.heartbeat_lost(&caller.zone, &caller.features) => {
+                break Status::unavailable("no heartbeat from the zone");
+            }
+        }
+    };
+    kds.desk.close(&caller.zone, M::STREAM, id);
+    end_with(&tx, status).await;
+}
+
 #[tonic::async_trait]
 impl GlobalKdsService for Service {
     type StreamXDSConfigsStream = Answers<XdsConfigRequest>;
     type StreamStatsStream = Answers<StatsRequest>;
     type StreamClustersStream = Answers<ClustersRequest>;
 
-    // A Kuma zone takes `Unimplemented` of these three for good and goes on with the rest.
     async fn stream_xds_configs(
         &self,
-        _: Request<Streaming<XdsConfigResponse>>,
+        request: Request<Streaming<XdsConfigResponse>>,
     ) -> Result<Response<Self::StreamXDSConfigsStream>, Status> {
-        Err(Status::unimplemented("configuration dumps through the global are not offered"))
+        self.admin_stream::<XdsConfigs>(request, ZoneStream::XdsConfigs).await
     }
 
     async fn stream_stats(
         &self,
-        _: Request<Streaming<StatsResponse>>,
+        request: Request<Streaming<StatsResponse>>,
     ) -> Result<Response<Self::StreamStatsStream>, Status> {
-        Err(Status::unimplemented("statistics through the global are not offered"))
+        self.admin_stream::<Stats>(request, ZoneStream::Stats).await
     }
 
     async fn stream_clusters(
         &self,
-        _: Request<Streaming<ClustersResponse>>,
+        request: Request<Streaming<ClustersResponse>>,
     ) -> Result<Response<Self::StreamClustersStream>, Status> {
-        Err(Status::unimplemented("clusters through the global are not offered"))
+        self.admin_stream::<Clusters>(request, ZoneStream::Clusters).await
     }
 
     async fn health_check(

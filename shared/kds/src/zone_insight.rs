@@ -9,7 +9,7 @@ use std::{
 
 use sunbear_model::{Kind, ResourceKey, Spec};
 use sunbear_proto::kuma::system::v1alpha1::{
-    HealthCheck, KdsServiceStats, KdsStream, KdsStreams, KdsSubscription, KdsSubscriptionStatus,
+    EnvoyAdminStreams, HealthCheck, KdsServiceStats, KdsStream, KdsStreams, KdsSubscription, KdsSubscriptionStatus,
     ZoneInsight,
 };
 use sunbear_store::{Batch, BatchMode, Change, Expect, Operation, OwnerRef, StatusChange, World};
@@ -23,13 +23,19 @@ use crate::{AUTHOR, node::PeerNode};
 /// Subscriptions kept per zone, newest last.
 const SUBSCRIPTION_LIMIT: usize = 10;
 
-/// Which sync stream.
+/// Which stream of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// The zone receives.
+pub enum ZoneStream {
+    /// The zone receives resources.
     GlobalToZone,
-    /// The zone sends.
+    /// The zone sends resources.
     ZoneToGlobal,
+    /// Configuration dumps.
+    XdsConfigs,
+    /// Statistics.
+    Stats,
+    /// Clusters.
+    Clusters,
 }
 
 #[derive(Debug, Default)]
@@ -75,17 +81,32 @@ impl ZoneInsights {
         state.dirty = true;
     }
 
-    /// A sync stream opened.
-    pub fn stream_opened(&self, zone: &str, direction: Direction) {
+    /// A stream opened.
+    pub fn stream_opened(&self, zone: &str, which: ZoneStream) {
         let stream = KdsStream {
             global_instance_id: self.instance_id.clone(),
             connect_time: Some(timestamp(OffsetDateTime::now_utc())),
         };
         self.update(zone, |insight| {
             let streams = insight.kds_streams.get_or_insert_with(KdsStreams::default);
-            match direction {
-                Direction::GlobalToZone => streams.global_to_zone = Some(stream),
-                Direction::ZoneToGlobal => streams.zone_to_global = Some(stream),
+            // The older form of the same, which Kuma still writes and reads.
+            let admin =
+                insight.envoy_admin_streams.get_or_insert_with(EnvoyAdminStreams::default);
+            match which {
+                ZoneStream::GlobalToZone => streams.global_to_zone = Some(stream),
+                ZoneStream::ZoneToGlobal => streams.zone_to_global = Some(stream),
+                ZoneStream::XdsConfigs => {
+                    admin.config_dump_global_instance_id.clone_from(&stream.global_instance_id);
+                    streams.config_dump = Some(stream);
+                }
+                ZoneStream::Stats => {
+                    admin.stats_global_instance_id.clone_from(&stream.global_instance_id);
+                    streams.stats = Some(stream);
+                }
+                ZoneStream::Clusters => {
+                    admin.clusters_global_instance_id.clone_from(&stream.global_instance_id);
+                    streams.clusters = Some(stream);
+                }
             }
         });
         self.flush_now.notify_one();

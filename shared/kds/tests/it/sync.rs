@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use prost::Message as _;
+use futures_util::future::BoxFuture;
 use sunbear_kds::{
+    admin::{AskError, EnvoyAdmin, Question, Target},
     client::{ClientConfig, GlobalAddress, Trust, ZoneKds},
     node::{Identity, minimal_config},
     server::{GlobalKds, ServerConfig},
@@ -41,7 +43,28 @@ async fn world() -> World {
     world
 }
 
+/// Says what it was asked; slow for one name.
+struct FakeEnvoy;
+
+impl EnvoyAdmin for FakeEnvoy {
+    fn ask(&self, target: Target, question: Question) -> BoxFuture<'_, Result<Vec<u8>, String>> {
+        Box::pin(async move {
+            match target.name.as_str() {
+                "absent" => Err("no such proxy".to_owned()),
+                "huge" => Ok(vec![b'x'; 11 << 20]),
+                name => {
+                    if name == "slow" {
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                    }
+                    Ok(format!("{name} in {}: {question:?}", target.mesh).into_bytes())
+                }
+            }
+        })
+    }
+}
+
 struct Global {
+    kds: Arc<GlobalKds>,
     world: World,
     address: SocketAddr,
     stop: CancellationToken,
@@ -65,7 +88,7 @@ impl Global {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let routes = kds.routes();
-        tokio::spawn(kds.run(stop.clone()));
+        tokio::spawn(Arc::clone(&kds).run(stop.clone()));
         let until = stop.clone();
         tokio::spawn(async move {
             Server::builder()
@@ -76,7 +99,7 @@ impl Global {
                 )
                 .await
         });
-        Self { world, address, stop }
+        Self { kds, world, address, stop }
     }
 
     fn zone(&self, world: &World, name: &str, instance: &str) -> (Arc<ZoneKds>, CancellationToken) {
@@ -99,6 +122,7 @@ impl Global {
                 },
                 max_message: 10 << 20,
                 token: None,
+                admin: Some(Arc::new(FakeEnvoy)),
                 gzip: true,
             },
         )
@@ -488,4 +512,53 @@ async fn fields_of_newer_peers_survive_the_way() {
     until(&east, "gateway", |w| gateway_port(w, HASHED).is_some()).await;
     let synced = find(&east, Kind::MESH_GATEWAY, "default", HASHED).unwrap();
     assert_eq!(synced.spec.wire(), bytes);
+}
+
+#[tokio::test]
+async fn questions_reach_the_zone_and_answers_find_who_asked() {
+    let global = Global::start(world().await, 0).await;
+    let east = world().await;
+    let target = |name: &str| Target {
+        kind: "Dataplane".to_owned(),
+        name: name.to_owned(),
+        mesh: "default".to_owned(),
+    };
+    let dump = Question::XdsConfig { include_eds: true };
+    let early = global.kds.ask("east", target("gw"), dump).await.unwrap_err();
+    assert_eq!(
+        early.to_string(),
+        "stream to execute XDS Config Dump operations is not yet connected"
+    );
+    let (_, _stop) = global.zone(&east, "east", "east-1");
+    until(&global.world, "admin streams", |w| {
+        find(w, Kind::ZONE_INSIGHT, "", "east").is_some_and(|r| {
+            let insight = r.as_zone_insight().unwrap();
+            insight.kds_streams.as_ref().is_some_and(|s| {
+                s.config_dump.is_some() && s.stats.is_some() && s.clusters.is_some()
+            })
+        })
+    })
+    .await;
+    let text = |answer: Result<Vec<u8>, AskError>| String::from_utf8(answer.unwrap()).unwrap();
+    let stats = Question::Stats { json: true, used_only: false };
+    let clusters = Question::Clusters { json: true };
+    // The slow one is asked first and answered last.
+    let (slow, quick, stats, clusters) = tokio::join!(
+        global.kds.ask("east", target("slow"), dump),
+        global.kds.ask("east", target("gw"), dump),
+        global.kds.ask("east", target("gw"), stats),
+        global.kds.ask("east", target("gw"), clusters),
+    );
+    assert_eq!(text(slow), "slow in default: XdsConfig { include_eds: true }");
+    assert_eq!(text(quick), "gw in default: XdsConfig { include_eds: true }");
+    assert_eq!(text(stats), "gw in default: Stats { json: true, used_only: false }");
+    assert_eq!(text(clusters), "gw in default: Clusters { json: true }");
+    let absent = global.kds.ask("east", target("absent"), dump).await.unwrap_err();
+    assert_eq!(absent.to_string(), "could not send XDSConfigRequest: no such proxy");
+    let huge = global.kds.ask("east", target("huge"), dump).await.unwrap_err();
+    assert!(huge.to_string().contains("a message may have"), "{huge}");
+    // The sync goes on.
+    let mesh = ResourceKey::new(Kind::MESH, "", "default");
+    write(&global.world, vec![labelled(mesh, Spec::from_wire(Kind::MESH, Vec::new()), &[])]).await;
+    until(&east, "mesh", |w| w.snapshot().mesh("default").is_some()).await;
 }

@@ -1,0 +1,106 @@
+//! Runs the validation cases of a folder: `tests/data/validation`, or that of the environment
+//! variable `SUNBEAR_VALIDATION_CASES`.
+
+use std::{env, fs, path::PathBuf};
+
+use serde::Deserialize;
+use sunbear_model::{
+    Kind, rest,
+    validation::{Violation, validate_spec},
+};
+
+/// Types with rules. Files of other types are counted and left out.
+const ON: &[&str] = &[
+    "CircuitBreaker",
+    "Dataplane",
+    "ExternalService",
+    "FaultInjection",
+    "HealthCheck",
+    "Mesh",
+    "MeshGateway",
+    "MeshGatewayRoute",
+    "RateLimit",
+    "Retry",
+    "Timeout",
+    "TrafficLog",
+    "TrafficPermission",
+    "TrafficTrace",
+    "ZoneEgress",
+    "ZoneIngress",
+];
+/// Types whose cases say nothing of the order.
+const UNORDERED: &[&str] = &["MeshGateway", "MeshGatewayRoute"];
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    resource: serde_json::Value,
+    expected: Vec<Expected>,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+struct Expected {
+    field: String,
+    message: String,
+}
+
+impl From<Violation> for Expected {
+    fn from(v: Violation) -> Self {
+        Self { field: v.field, message: v.message }
+    }
+}
+
+#[test]
+fn cases() {
+    let folder = env::var_os("SUNBEAR_VALIDATION_CASES").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/validation"),
+        PathBuf::from,
+    );
+    let mut paths: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
+        .collect();
+    paths.sort();
+    let mut failures = Vec::new();
+    let mut seen = Vec::new();
+    for path in paths {
+        let type_name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let cases: Vec<Case> =
+            serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).expect(&type_name);
+        assert!(!cases.is_empty(), "{type_name} has no cases");
+        if !ON.contains(&type_name.as_str()) {
+            println!("SKIPPED {type_name}: no rules yet ({} cases)", cases.len());
+            continue;
+        }
+        let kind = Kind::by_name(&type_name).unwrap();
+        println!("{type_name}: {} cases", cases.len());
+        for case in cases {
+            let mut want = case.expected;
+            let mut got: Vec<Expected> = match rest::read_as(kind, &case.resource) {
+                Ok(desired) => validate_spec(kind, "default", "case", &desired.spec)
+                    .0
+                    .into_iter()
+                    .map(Expected::from)
+                    .collect(),
+                Err(error) => {
+                    failures.push(format!("{type_name} / {}: {error}", case.name));
+                    continue;
+                }
+            };
+            if UNORDERED.contains(&type_name.as_str()) {
+                want.sort();
+                got.sort();
+            }
+            if got != want {
+                failures.push(format!(
+                    "{type_name} / {}:\n  want {want:#?}\n  got {got:#?}",
+                    case.name
+                ));
+            }
+        }
+        seen.push(type_name);
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    assert!(!seen.is_empty(), "{} holds no cases of {ON:?}", folder.display());
+}
