@@ -84,12 +84,10 @@ pub(crate) async fn connect_all(kds: &str, zones: usize) -> Result<(Vec<BareZone
     }
     let mut last = begin;
     for client in &mut clients {
-        let synced = tokio::time::timeout(
-            Duration::from_secs(60),
-            client.synced.wait_for(Option::is_some),
-        )
-        .await
-        .context("initial sync")??;
+        let synced =
+            tokio::time::timeout(Duration::from_secs(60), client.synced.wait_for(Option::is_some))
+                .await
+                .context("initial sync")??;
         last = last.max(synced.unwrap_or(begin));
     }
     Ok((clients, last - begin))
@@ -123,7 +121,8 @@ async fn measure(arguments: &Arguments, zones: usize, routes: usize) -> Result<(
             let seen = tokio::time::timeout(
                 Duration::from_secs(10),
                 client.marked.wait_for(|m| {
-                    m.as_ref().is_some_and(|(spec, _)| contains(spec, &format!("rev-{}-", change + 1)))
+                    m.as_ref()
+                        .is_some_and(|(spec, _)| contains(spec, &format!("rev-{}-", change + 1)))
                 }),
             )
             .await;

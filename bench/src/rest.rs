@@ -47,7 +47,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
             times.push(start.elapsed());
         }
         let mean = begin.elapsed().as_secs_f64() * 1000.0 / arguments.routes as f64;
-        println!("rest store {store}: {} PUTs, mean {mean:.2} ms, {}", arguments.routes, Times::new(times));
+        println!(
+            "rest store {store}: {} PUTs, mean {mean:.2} ms, {}",
+            arguments.routes,
+            Times::new(times)
+        );
     }
     Ok(())
 }

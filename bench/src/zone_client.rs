@@ -34,17 +34,17 @@ pub(crate) struct BareZone {
 }
 
 /// Connects zone `name`; routes whose name begins with `mark` are reported.
-pub(crate) async fn connect(channel: Channel, name: String, mark: &'static str) -> Result<BareZone> {
+pub(crate) async fn connect(
+    channel: Channel,
+    name: String,
+    mark: &'static str,
+) -> Result<BareZone> {
     let (synced_tx, synced) = watch::channel(None);
     let (marked_tx, marked) = watch::channel(None);
     let responses = Arc::new(AtomicU64::new(0));
     let bytes = Arc::new(AtomicU64::new(0));
-    let zone = BareZone {
-        synced,
-        marked,
-        responses: Arc::clone(&responses),
-        bytes: Arc::clone(&bytes),
-    };
+    let zone =
+        BareZone { synced, marked, responses: Arc::clone(&responses), bytes: Arc::clone(&bytes) };
     let identity = Identity {
         id: name.clone(),
         instance_id: format!("{name}-bench"),

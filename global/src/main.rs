@@ -80,7 +80,11 @@ async fn run(loaded: Loaded<GlobalConfig>) -> Result<bool> {
     let tasks = Tasks::new();
     tasks.listen_for_signals()?;
     let readiness = Readiness::new();
-    info!(version = env!("CARGO_PKG_VERSION"), instance = instance.id, "global control plane starts");
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        instance = instance.id,
+        "global control plane starts"
+    );
 
     let store = storage::open(&config.store).await?;
     let world = storage::start_world(&tasks, &readiness, Arc::clone(&store)).await?;

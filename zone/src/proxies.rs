@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use sunbear_control_plane::{Instance, serving};
-use sunbear_dp_server::{AuthType, BootstrapParams, DpServer, DpServerConfig, PublicKey, TokenSettings};
+use sunbear_dp_server::{
+    AuthType, BootstrapParams, DpServer, DpServerConfig, PublicKey, TokenSettings,
+};
 use sunbear_runtime::{
-    config::{
-        self, ProxyAuthenticationKind, PublicKeySource, TokenAuthority, ZoneConfig,
-    },
+    config::{self, ProxyAuthenticationKind, PublicKeySource, TokenAuthority, ZoneConfig},
     serve::{self, Limits, Server},
     tasks::Tasks,
 };
@@ -28,8 +28,10 @@ pub(crate) async fn serve(
         .context("reading the server certificate")?;
     let mut settings = DpServerConfig::new(&config.name, &instance.id, &pem);
     settings.federated = config.global.is_some();
-    settings.dataplane_tokens =
-        tokens(config.proxy_authentication.dataplane, &config.proxy_authentication.dataplane_tokens)?;
+    settings.dataplane_tokens = tokens(
+        config.proxy_authentication.dataplane,
+        &config.proxy_authentication.dataplane_tokens,
+    )?;
     settings.zone_tokens =
         tokens(config.proxy_authentication.zone_proxy, &config.proxy_authentication.zone_tokens)?;
     settings.bootstrap = bootstrap(&config.bootstrap)?;
@@ -90,7 +92,10 @@ fn bootstrap(settings: &config::Bootstrap) -> Result<BootstrapParams> {
     Ok(BootstrapParams {
         admin_port: settings.admin_port.unwrap_or(0),
         admin_address: settings.admin_address.parse().with_context(|| {
-            format!("bootstrapServer.params.adminAddress: {:?} is no address", settings.admin_address)
+            format!(
+                "bootstrapServer.params.adminAddress: {:?} is no address",
+                settings.admin_address
+            )
         })?,
         admin_access_log_path: settings.admin_access_log_path.clone(),
         envoy_admin_unix_socket: settings.admin_unix_socket,

@@ -60,10 +60,8 @@ pub fn tls_transport(
 
 /// Who may do what, as configured.
 pub fn access(api: &config::ApiServer, access: &config::Access) -> Access {
-    let subjects = |grant: &Grant| Subjects {
-        users: grant.users.clone(),
-        groups: grant.groups.clone(),
-    };
+    let subjects =
+        |grant: &Grant| Subjects { users: grant.users.clone(), groups: grant.groups.clone() };
     Access {
         localhost_is_admin: api.localhost_is_admin,
         user_tokens: api.authentication == ApiAuthentication::Tokens,

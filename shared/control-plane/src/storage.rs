@@ -88,11 +88,7 @@ pub async fn start_world(
             () = feed => {}
         }
     });
-    info!(
-        revision = world.snapshot().revision,
-        resources = world.snapshot().len(),
-        "store loaded"
-    );
+    info!(revision = world.snapshot().revision, resources = world.snapshot().len(), "store loaded");
     blocker.ready();
     Ok(world)
 }

@@ -357,8 +357,7 @@ pub(crate) async fn answer<M: Messages>(
     call: Call,
     max_message: usize,
 ) -> M::Response {
-    let answer = match tokio::time::timeout(DEADLINE, admin.ask(call.target, call.question)).await
-    {
+    let answer = match tokio::time::timeout(DEADLINE, admin.ask(call.target, call.question)).await {
         Ok(answer) => answer,
         Err(_) => Err("the proxy did not answer in time".to_owned()),
     };

@@ -24,8 +24,8 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 pub use crate::dial::{DialError, GlobalAddress, Trust};
 use crate::{
-    admin::{self, Clusters, EnvoyAdmin, Messages, Stats, XdsConfigs},
     CLIENT_ID, FEATURE_HASH_SUFFIX, FEATURE_PING_HEALTH, FEATURES,
+    admin::{self, Clusters, EnvoyAdmin, Messages, Stats, XdsConfigs},
     dial,
     mapping::{Encoder, Peer, Role},
     node::{Identity, PeerNode},
@@ -126,18 +126,18 @@ impl ZoneKds {
     async fn answer_questions(&self, cancelled: &CancellationToken) {
         let Some(admin) = &self.config.admin else { return };
         tokio::join!(
-            self.keep_offering("StreamXDSConfigs", cancelled, || self.answer::<XdsConfigs, _, _>(
-                Arc::clone(admin),
-                |mut client, request| async move { client.stream_xds_configs(request).await },
-            )),
-            self.keep_offering("StreamStats", cancelled, || self.answer::<Stats, _, _>(
-                Arc::clone(admin),
-                |mut client, request| async move { client.stream_stats(request).await },
-            )),
-            self.keep_offering("StreamClusters", cancelled, || self.answer::<Clusters, _, _>(
-                Arc::clone(admin),
-                |mut client, request| async move { client.stream_clusters(request).await },
-            )),
+            self.keep_offering("StreamXDSConfigs", cancelled, || self
+                .answer::<XdsConfigs, _, _>(Arc::clone(admin), |mut client, request| async move {
+                    client.stream_xds_configs(request).await
+                },)),
+            self.keep_offering("StreamStats", cancelled, || self
+                .answer::<Stats, _, _>(Arc::clone(admin), |mut client, request| async move {
+                    client.stream_stats(request).await
+                },)),
+            self.keep_offering("StreamClusters", cancelled, || self
+                .answer::<Clusters, _, _>(Arc::clone(admin), |mut client, request| async move {
+                    client.stream_clusters(request).await
+                },)),
         );
     }
 
@@ -176,10 +176,7 @@ impl ZoneKds {
     async fn answer<M, C, F>(&self, admin: Arc<dyn EnvoyAdmin>, call: C) -> Status
     where
         M: Messages,
-        C: Fn(
-            GlobalKdsServiceClient<Channel>,
-            Request<ReceiverStream<M::Response>>,
-        ) -> F,
+        C: Fn(GlobalKdsServiceClient<Channel>, Request<ReceiverStream<M::Response>>) -> F,
         F: Future<Output = Result<tonic::Response<tonic::Streaming<M::Request>>, Status>>,
     {
         let (tx, rx) = mpsc::channel(QUEUE);

@@ -11,11 +11,8 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Where the system keeps its trusted certificates on Debian, Fedora and Alpine.
-const SYSTEM_BUNDLES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
+const SYSTEM_BUNDLES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// A connection that does not come about in this time has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -132,9 +129,7 @@ pub(crate) fn channel(address: &GlobalAddress, trust: &Trust) -> Result<Channel,
 fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, DialError> {
     let config = match trust {
         Trust::Nothing => trust::client_config(ServerTrust::Anyone, &["h2"]),
-        Trust::System => {
-            trust::client_config(ServerTrust::Authorities(&system_bundle()?), &["h2"])
-        }
+        Trust::System => trust::client_config(ServerTrust::Authorities(&system_bundle()?), &["h2"]),
         Trust::Roots(pem) => {
             trust::client_config(ServerTrust::Authorities(pem.as_bytes()), &["h2"])
         }

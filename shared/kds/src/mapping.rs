@@ -176,8 +176,7 @@ fn to_zones(resource: &Resource) -> Option<Outgoing> {
         return None;
     }
     let json_policy = kind.is_json() && kind.row().policy;
-    let targetless =
-        json_policy && resource.as_json().is_none_or(|s| s.get("targetRef").is_none());
+    let targetless = json_policy && resource.as_json().is_none_or(|s| s.get("targetRef").is_none());
     let local = is_origin(labels, label::ORIGIN_GLOBAL);
     let audience = if local && kind.row().global_to_zone {
         if targetless {
@@ -191,9 +190,10 @@ fn to_zones(resource: &Resource) -> Option<Outgoing> {
         if json_policy && !is_producer(resource) {
             return None;
         }
-        let origin = labels.get(label::ZONE).cloned().unwrap_or_else(|| {
-            resource.key.name.split('.').next().unwrap_or_default().to_owned()
-        });
+        let origin = labels
+            .get(label::ZONE)
+            .cloned()
+            .unwrap_or_else(|| resource.key.name.split('.').next().unwrap_or_default().to_owned());
         Audience::OtherZones {
             origin,
             policy: json_policy,
@@ -213,9 +213,8 @@ fn to_zones(resource: &Resource) -> Option<Outgoing> {
     {
         // Zones check tokens with the public half; the private one never leaves.
         let public = sunbear_security::signing_key::public_pem(resource.secret_data()?).ok()?;
-        let message = sunbear_proto::kuma::system::v1alpha1::Secret {
-            data: Some(public.into_bytes()),
-        };
+        let message =
+            sunbear_proto::kuma::system::v1alpha1::Secret { data: Some(public.into_bytes()) };
         spec = message.encode_to_vec().into();
         labels.entry(label::DISPLAY_NAME.to_owned()).or_insert_with(|| wire_name.clone());
         wire_name = format!("{ZONE_PUBLIC_KEY_PREFIX}{serial}");
@@ -251,14 +250,9 @@ fn to_global(resource: &Resource, zone: &str) -> Option<Outgoing> {
     labels.remove(label::DELETION_GRACE);
     let spec = without_generations(&resource.spec, kind);
     let name = name::hashed_for_sync(&resource.key.mesh, &resource.key.name, &labels);
-    labels
-        .entry(label::DISPLAY_NAME.to_owned())
-        .or_insert_with(|| resource.key.name.to_string());
-    let status = if kind.has_status() {
-        Some(resource.status.as_deref().unwrap_or(b"{}"))
-    } else {
-        None
-    };
+    labels.entry(label::DISPLAY_NAME.to_owned()).or_insert_with(|| resource.key.name.to_string());
+    let status =
+        if kind.has_status() { Some(resource.status.as_deref().unwrap_or(b"{}")) } else { None };
     let wire = wire::encode(kind, &resource.key.mesh, &name, &labels, &spec, status);
     Some(Outgoing { wire, plain: None, audience: Audience::All })
 }

@@ -114,7 +114,8 @@ impl Receiver {
             match wire::decode(kind, resource) {
                 Ok(mut r) => {
                     if let Side::Global { zone, hash_suffix } = &self.side {
-                        plan.rewritten += usize::from(mapping::attribute(&mut r, zone, *hash_suffix));
+                        plan.rewritten +=
+                            usize::from(mapping::attribute(&mut r, zone, *hash_suffix));
                     }
                     state.names.insert(r.wire_name.clone(), r.key.clone());
                     kept.insert(r.key.clone());
@@ -179,7 +180,9 @@ impl Receiver {
             }
         }
         plan.changes.extend(
-            deleted.into_iter().map(|key| Change { key, op: Operation::Delete { expect: Expect::Any } }),
+            deleted
+                .into_iter()
+                .map(|key| Change { key, op: Operation::Delete { expect: Expect::Any } }),
         );
         plan.changes.append(&mut updates);
         plan

@@ -121,10 +121,8 @@ impl Sender {
         };
         if request.error_detail.is_some() {
             for key in answered.keys {
-                let rejected = state
-                    .rejected
-                    .entry(key)
-                    .or_insert(Rejected { attempts: 0, retry_at: now });
+                let rejected =
+                    state.rejected.entry(key).or_insert(Rejected { attempts: 0, retry_at: now });
                 let wait = RETRY_FIRST
                     .saturating_mul(2u32.saturating_pow(rejected.attempts.min(16)))
                     .min(RETRY_MAX);

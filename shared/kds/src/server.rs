@@ -32,13 +32,15 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, metadata::MetadataMap};
+use tonic::{
+    Request, Response, Status, Streaming, codec::CompressionEncoding, metadata::MetadataMap,
+};
 use tracing::{Instrument as _, info, info_span, warn};
 use uuid::Uuid;
 
 use crate::{
-    admin::{AskError, Clusters, Desk, Messages, Question, Stats, Target, XdsConfigs},
     AUTHOR, CLIENT_ID, FEATURE_HASH_SUFFIX, FEATURE_PING_HEALTH, FEATURES,
+    admin::{AskError, Clusters, Desk, Messages, Question, Stats, Target, XdsConfigs},
     mapping::{Encoder, Peer, Role},
     node::{Identity, PeerNode},
     receiver::{Receiver, Side},
@@ -425,8 +427,7 @@ impl KdsSyncService for Service {
         let kds = Arc::clone(&self.0);
         let span = info_span!("zone_to_global", zone = caller.zone);
         self.0.streams.spawn(
-            receive_from_zone(kds, caller, registration, request.into_inner(), tx)
-                .instrument(span),
+            receive_from_zone(kds, caller, registration, request.into_inner(), tx).instrument(span),
         );
         Ok(Response::new(Box::pin(ReceiverStream::new(rx))))
     }
@@ -598,8 +599,7 @@ impl Observer for ZoneObserver<'_> {
     }
 
     fn changed(&mut self, snapshot: &Snapshot, key: &ResourceKey) -> Result<(), Status> {
-        if key.kind == Kind::ZONE && *key.name == *self.caller.zone && snapshot.get(key).is_none()
-        {
+        if key.kind == Kind::ZONE && *key.name == *self.caller.zone && snapshot.get(key).is_none() {
             return Err(Status::unavailable("the zone was deleted"));
         }
         Ok(())

@@ -7,9 +7,7 @@ use std::{
 
 use rand::Rng as _;
 use sunbear_model::{Kind, ResourceKey};
-use sunbear_proto::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse,
-};
+use sunbear_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use sunbear_store::{Batch, BatchMode, Snapshot, Update, World};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -105,16 +103,8 @@ pub(crate) async fn run_sender(
     max_message: usize,
     observer: &mut dyn Observer,
 ) -> Status {
-    let result = send_loop(
-        &mut inbound,
-        &outlet,
-        world,
-        encoder,
-        identifier,
-        max_message,
-        observer,
-    )
-    .await;
+    let result =
+        send_loop(&mut inbound, &outlet, world, encoder, identifier, max_message, observer).await;
     match result {
         Ok(()) => Status::unavailable("stream ended"),
         Err(status) => status,
@@ -185,7 +175,10 @@ async fn send_loop(
             if size > max_message {
                 // The peer would refuse it and drop everything else with it.
                 warn!(
-                    peer = peer.name, type_url = response.type_url, size, limit = max_message,
+                    peer = peer.name,
+                    type_url = response.type_url,
+                    size,
+                    limit = max_message,
                     "response is larger than a message may be, type not sent"
                 );
                 continue;
@@ -242,7 +235,9 @@ pub(crate) async fn apply(
             };
             match world.commit(batch).await {
                 Ok(committed) => break committed,
-                Err(error) => warn!(peer, type_url, %error, "synced resources not stored, retrying"),
+                Err(error) => {
+                    warn!(peer, type_url, %error, "synced resources not stored, retrying")
+                }
             }
             tokio::select! {
                 () = cancelled.cancelled() => return None,
@@ -255,7 +250,13 @@ pub(crate) async fn apply(
                 plan.rejections.push(format!("{}: {error}", change.key));
             }
         }
-        debug!(peer, type_url, changes = plan.changes.len(), revision = committed.revision, "synced");
+        debug!(
+            peer,
+            type_url,
+            changes = plan.changes.len(),
+            revision = committed.revision,
+            "synced"
+        );
     }
     if !plan.rejections.is_empty() {
         info!(peer, type_url, rejections = ?plan.rejections, "resources of a response refused");

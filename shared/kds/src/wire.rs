@@ -41,8 +41,7 @@ pub fn encode(
             labels: labels.clone(),
         }),
         spec: Some(prost_types::Any { type_url: spec_url(kind), value: spec.to_vec() }),
-        status: status
-            .map(|s| prost_types::Any { type_url: String::new(), value: s.to_vec() }),
+        status: status.map(|s| prost_types::Any { type_url: String::new(), value: s.to_vec() }),
     };
     let bytes = message.encode_to_vec();
     WireResource {
@@ -171,14 +170,8 @@ mod tests {
     /// The empty default mesh of the transcript in `spec/kds.md` 9, step 2.
     #[test]
     fn mesh_of_the_transcript() {
-        let wire = encode(
-            Kind::MESH,
-            "",
-            "default",
-            &labels(&[("kuma.io/origin", "global")]),
-            &[],
-            None,
-        );
+        let wire =
+            encode(Kind::MESH, "", "default", &labels(&[("kuma.io/origin", "global")]), &[], None);
         assert_eq!(&*wire.name, "default.");
         assert_eq!(
             hex(&wire.bytes),
@@ -264,8 +257,8 @@ mod tests {
     fn answers_of_the_transcript() {
         let ack = DeltaDiscoveryRequest::decode(
             [
-                0x0a, 0x08, 0x0a, 0x06, 0x7a, 0x6f, 0x6e, 0x65, 0x2d, 0x31, 0x12, 0x04, 0x4d,
-                0x65, 0x73, 0x68, 0x32, 0x01, 0x31,
+                0x0a, 0x08, 0x0a, 0x06, 0x7a, 0x6f, 0x6e, 0x65, 0x2d, 0x31, 0x12, 0x04, 0x4d, 0x65,
+                0x73, 0x68, 0x32, 0x01, 0x31,
             ]
             .as_slice(),
         )
@@ -277,8 +270,7 @@ mod tests {
 
     #[test]
     fn foreign_envelopes_are_refused() {
-        let mut delta =
-            encode(Kind::MESH, "", "m", &BTreeMap::new(), &[], None).to_delta();
+        let mut delta = encode(Kind::MESH, "", "m", &BTreeMap::new(), &[], None).to_delta();
         if let Some(any) = &mut delta.resource {
             any.type_url = "type.googleapis.com/kuma.mesh.v1alpha1.Mesh".to_owned();
         }

@@ -9,8 +9,8 @@ use std::{
 
 use sunbear_model::{Kind, ResourceKey, Spec};
 use sunbear_proto::kuma::system::v1alpha1::{
-    EnvoyAdminStreams, HealthCheck, KdsServiceStats, KdsStream, KdsStreams, KdsSubscription, KdsSubscriptionStatus,
-    ZoneInsight,
+    EnvoyAdminStreams, HealthCheck, KdsServiceStats, KdsStream, KdsStreams, KdsSubscription,
+    KdsSubscriptionStatus, ZoneInsight,
 };
 use sunbear_store::{Batch, BatchMode, Change, Expect, Operation, OwnerRef, StatusChange, World};
 use time::OffsetDateTime;
@@ -90,8 +90,7 @@ impl ZoneInsights {
         self.update(zone, |insight| {
             let streams = insight.kds_streams.get_or_insert_with(KdsStreams::default);
             // The older form of the same, which Kuma still writes and reads.
-            let admin =
-                insight.envoy_admin_streams.get_or_insert_with(EnvoyAdminStreams::default);
+            let admin = insight.envoy_admin_streams.get_or_insert_with(EnvoyAdminStreams::default);
             match which {
                 ZoneStream::GlobalToZone => streams.global_to_zone = Some(stream),
                 ZoneStream::ZoneToGlobal => streams.zone_to_global = Some(stream),
@@ -152,13 +151,7 @@ impl ZoneInsights {
     }
 
     /// Counts one response or answer of a subscription.
-    pub fn count(
-        &self,
-        zone: &str,
-        id: &str,
-        type_url: &str,
-        add: impl Fn(&mut KdsServiceStats),
-    ) {
+    pub fn count(&self, zone: &str, id: &str, type_url: &str, add: impl Fn(&mut KdsServiceStats)) {
         let now = timestamp(OffsetDateTime::now_utc());
         self.update(zone, |insight| {
             if let Some(s) = insight.subscriptions.iter_mut().rev().find(|s| s.id == id) {

@@ -35,8 +35,7 @@ pub fn write(full_name: &str, wire: &[u8]) -> Result<Value, WriteError> {
         descriptor(full_name).ok_or_else(|| WriteError::UnknownMessage(full_name.to_owned()))?;
     let message = DynamicMessage::decode(descriptor, wire)
         .map_err(|e| WriteError::Malformed(full_name.to_owned(), e))?;
-    let options =
-        SerializeOptions::new().stringify_64_bit_integers(true).skip_default_fields(true);
+    let options = SerializeOptions::new().stringify_64_bit_integers(true).skip_default_fields(true);
     let mut value = message
         .serialize_with_options(serde_json::value::Serializer, &options)
         .map_err(|e| WriteError::Unprintable(full_name.to_owned(), e.to_string()))?;

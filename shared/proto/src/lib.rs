@@ -21,10 +21,8 @@ pub use prost_reflect::DescriptorPool;
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "the generator refuses descriptors that do not link")]
-    let mut pool = DescriptorPool::decode(
-        include_bytes!("generated/descriptors.bin").as_slice(),
-    )
-    .expect("committed descriptors link");
+    let mut pool = DescriptorPool::decode(include_bytes!("generated/descriptors.bin").as_slice())
+        .expect("committed descriptors link");
     // The well-known types (`google.protobuf.*`) are part of the set; nothing else is needed.
     let _ = &mut pool;
     pool

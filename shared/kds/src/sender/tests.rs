@@ -12,8 +12,7 @@ struct Fake(RefCell<BTreeMap<ResourceKey, WireResource>>);
 impl Fake {
     fn put(&self, kind: Kind, name: &str, content: &str) -> ResourceKey {
         let key = ResourceKey::new(kind, "default", name);
-        let wire =
-            wire::encode(kind, &key.mesh, name, &BTreeMap::new(), content.as_bytes(), None);
+        let wire = wire::encode(kind, &key.mesh, name, &BTreeMap::new(), content.as_bytes(), None);
         self.0.borrow_mut().insert(key.clone(), wire);
         key
     }
@@ -182,7 +181,9 @@ enum Event {
     Delete(u8),
     Resync,
     /// The peer answers the oldest response that it has not answered.
-    Answer { accept: bool },
+    Answer {
+        accept: bool,
+    },
     Wait,
 }
 

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use prost::Message as _;
 use futures_util::future::BoxFuture;
+use prost::Message as _;
 use sunbear_kds::{
     admin::{AskError, EnvoyAdmin, Question, Target},
     client::{ClientConfig, GlobalAddress, Trust, ZoneKds},
@@ -340,12 +340,11 @@ struct Manual {
 
 impl Manual {
     async fn connect(global: &Global, zone: &str, node: &str) -> Result<Self, tonic::Status> {
-        let channel =
-            tonic::transport::Endpoint::from_shared(format!("http://{}", global.address))
-                .unwrap()
-                .connect()
-                .await
-                .unwrap();
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", global.address))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
         let (tx, rx) = mpsc::channel(64);
         tx.send(DeltaDiscoveryRequest {
             node: Some(
@@ -423,9 +422,11 @@ async fn acknowledgements_without_a_node_are_fine_and_the_newest_stream_wins() {
 
     until(&global.world, "rejection in the insight", |w| {
         find(w, Kind::ZONE_INSIGHT, "", "east").is_some_and(|r| {
-            r.as_zone_insight().unwrap().subscriptions.iter().any(|s| {
-                s.status.as_ref().unwrap().total.as_ref().unwrap().responses_rejected == 1
-            })
+            r.as_zone_insight()
+                .unwrap()
+                .subscriptions
+                .iter()
+                .any(|s| s.status.as_ref().unwrap().total.as_ref().unwrap().responses_rejected == 1)
         })
     })
     .await;
@@ -478,10 +479,7 @@ async fn a_poisonous_resource_does_not_hold_up_the_others() {
     let bad = MeshGateway { conf: None, ..gateway(1) };
     write(
         &global.world,
-        vec![
-            put(Kind::MESH_GATEWAY, "bad", &bad),
-            put(Kind::MESH_GATEWAY, "edge", &gateway(7)),
-        ],
+        vec![put(Kind::MESH_GATEWAY, "bad", &bad), put(Kind::MESH_GATEWAY, "edge", &gateway(7))],
     )
     .await;
     until(&east, "the good one", |w| gateway_port(w, HASHED) == Some(7)).await;

@@ -132,11 +132,8 @@ impl Reader {
             let by_json = descriptor.get_field_by_json_name(key);
             let camel = by_json.is_some();
             let Some(field) = by_json.or_else(|| descriptor.get_field_by_name(key)) else {
-                let path = if self.path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{}.{key}", self.path)
-                };
+                let path =
+                    if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
                 self.unknown.push(path);
                 continue;
             };
@@ -223,7 +220,9 @@ impl Reader {
         let mut payload = Vec::new();
         self.scalar_payload(field, value, &mut payload)?;
         let kind = field.kind();
-        if !presence && payload.iter().all(|b| *b == 0) && !matches!(kind, Kind::String | Kind::Bytes)
+        if !presence
+            && payload.iter().all(|b| *b == 0)
+            && !matches!(kind, Kind::String | Kind::Bytes)
         {
             return Ok(());
         }
@@ -445,11 +444,7 @@ impl Reader {
         };
         match time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339) {
             Ok(t) => {
-                seconds_nanos(
-                    t.unix_timestamp(),
-                    i32::try_from(t.nanosecond()).unwrap_or(0),
-                    out,
-                );
+                seconds_nanos(t.unix_timestamp(), i32::try_from(t.nanosecond()).unwrap_or(0), out);
                 Ok(())
             }
             Err(_) => self.fail(format!("invalid time {}", quoted(text))),
