@@ -35,7 +35,15 @@ impl Connection {
         host: Option<&str>,
         body: Option<&str>,
     ) -> Result<Answer> {
-        let result = self.try_send(method, path, host, body).await;
+        let kept = self.stream.is_some();
+        let mut result = self.try_send(method, path, host, body).await;
+        if result.is_err() {
+            self.stream = None;
+            // The server may have closed a connection that was idle for long.
+            if kept {
+                result = self.try_send(method, path, host, body).await;
+            }
+        }
         if result.is_err() {
             self.stream = None;
         }

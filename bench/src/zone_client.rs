@@ -71,7 +71,7 @@ pub(crate) async fn connect(
     request.metadata_mut().insert("features", "hash-suffix".parse()?);
     let node = identity.to_short_node();
     let types = kinds.len();
-    tokio::spawn(async move {
+    let receiving = async move {
         let mut inbound = client.global_to_zone_sync(request).await?.into_inner();
         let mut first = std::collections::BTreeSet::new();
         while let Some(response) = inbound.message().await? {
@@ -98,6 +98,11 @@ pub(crate) async fn connect(
             }
         }
         anyhow::Ok(())
+    };
+    tokio::spawn(async move {
+        if let Err(error) = receiving.await {
+            eprintln!("{name}: {error:#}");
+        }
     });
     Ok(zone)
 }

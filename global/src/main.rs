@@ -12,7 +12,7 @@ use sunbear_api::{
 };
 use sunbear_control_plane::{
     Instance, KUMA_VERSION,
-    arguments::{Arguments, Command},
+    arguments::{Arguments, Command, SecretsAction},
     serving, storage,
 };
 use sunbear_kds::server::{GlobalKds, ServerConfig};
@@ -62,6 +62,11 @@ fn main() -> ExitCode {
             info!("schema is up to date");
             Ok(true)
         }),
+        Command::Secrets { action: SecretsAction::Rotate } => runtime.block_on(async {
+            let rotated = storage::rotate_secrets(&loaded.config.store).await?;
+            info!(sealed = rotated.sealed, unchanged = rotated.unchanged, "secrets are encrypted with the first key");
+            Ok(true)
+        }),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -95,6 +100,7 @@ async fn run(loaded: Loaded<GlobalConfig>) -> Result<bool> {
         &DefaultsSettings {
             mode: mode.clone(),
             skip_mesh_creation: config.defaults.skip_mesh_creation,
+            skip_hostname_generators: config.defaults.skip_hostname_generators,
             bootstrap_admin_token: config.api.bootstrap_admin_token,
             clock,
         },
@@ -102,6 +108,16 @@ async fn run(loaded: Loaded<GlobalConfig>) -> Result<bool> {
     .await
     .context("the objects of a new installation")?;
     tasks.spawn("upkeep", storage::maintain(world.clone(), instance.id.clone(), tasks.token()));
+
+    tasks.spawn(
+        "insights",
+        sunbear_insights::run(
+            world.clone(),
+            instance.id.clone(),
+            tasks.token(),
+            sunbear_insights::INTERVAL,
+        ),
+    );
 
     let kds = GlobalKds::new(
         world.clone(),
@@ -155,6 +171,7 @@ async fn run(loaded: Loaded<GlobalConfig>) -> Result<bool> {
         read_only: config.api.read_only,
         unsafe_delete: config.store.unsafe_delete,
         clock,
+        options: serving::options(&config.api)?,
     };
     serving::api(&tasks, &config.api, &config.general, &instance, state).await?;
     serving::diagnostics(&tasks, &config.diagnostics, &config.general, &instance, &readiness)

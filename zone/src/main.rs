@@ -14,7 +14,7 @@ use sunbear_api::{
 };
 use sunbear_control_plane::{
     Instance,
-    arguments::{Arguments, Command},
+    arguments::{Arguments, Command, SecretsAction},
     serving, storage,
 };
 use sunbear_model::validation::Mode;
@@ -62,6 +62,11 @@ fn main() -> ExitCode {
             info!("schema is up to date");
             Ok(true)
         }),
+        Command::Secrets { action: SecretsAction::Rotate } => runtime.block_on(async {
+            let rotated = storage::rotate_secrets(&loaded.config.store).await?;
+            info!(sealed = rotated.sealed, unchanged = rotated.unchanged, "secrets are encrypted with the first key");
+            Ok(true)
+        }),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -102,6 +107,7 @@ async fn run(loaded: Loaded<ZoneConfig>) -> Result<bool> {
         &DefaultsSettings {
             mode: mode.clone(),
             skip_mesh_creation: config.defaults.skip_mesh_creation,
+            skip_hostname_generators: config.defaults.skip_hostname_generators,
             bootstrap_admin_token: config.api.bootstrap_admin_token,
             clock,
         },
@@ -121,6 +127,17 @@ async fn run(loaded: Loaded<ZoneConfig>) -> Result<bool> {
             &instance,
             &settings.dump_for_kds().to_string(),
         )?;
+    } else {
+        // With a global, ServiceInsights come from there.
+        tasks.spawn(
+            "insights",
+            sunbear_insights::run(
+                world.clone(),
+                instance.id.clone(),
+                tasks.token(),
+                sunbear_insights::INTERVAL,
+            ),
+        );
     }
     proxies::serve(&tasks, &world, &config, &instance).await?;
 
@@ -140,6 +157,7 @@ async fn run(loaded: Loaded<ZoneConfig>) -> Result<bool> {
         read_only: config.api.read_only,
         unsafe_delete: config.store.unsafe_delete,
         clock,
+        options: serving::options(&config.api)?,
     };
     serving::api(&tasks, &config.api, &config.general, &instance, state).await?;
     serving::diagnostics(&tasks, &config.diagnostics, &config.general, &instance, &readiness)

@@ -28,6 +28,12 @@ pub enum Command {
         #[command(subcommand)]
         direction: Migration,
     },
+    /// Look after the secrets in the database.
+    Secrets {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: SecretsAction,
+    },
 }
 
 /// What to do with the database.
@@ -35,4 +41,14 @@ pub enum Command {
 pub enum Migration {
     /// Bring the schema up to date and exit. Serving does it by itself.
     Up,
+}
+
+/// What to do with the secrets in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum SecretsAction {
+    /// Encrypt all of them with the first of the configured keys and exit: after a key was added
+    /// in front of the old one, or for the first time. Afterwards older keys may be removed. With
+    /// SQLite the control plane must not run meanwhile; with Postgres all of its replicas must
+    /// know both keys.
+    Rotate,
 }

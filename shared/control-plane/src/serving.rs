@@ -1,18 +1,22 @@
 //! Serving REST and diagnostics, and the certificate that all TLS ports share.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use axum::{Router, extract::Request, middleware};
-use sunbear_api::{Access, ApiState, ControlPlane, Issuers, OverTls, PeerAddr, Subjects};
+use sunbear_api::{
+    Access, ApiState, ClientCertificate, ControlPlane, Issuers, Options, OverTls, PeerAddr, Subjects,
+    UserTokenKeys,
+};
 use sunbear_runtime::{
-    config::{self, ApiAuthentication, Grant, ServerTls, TlsFiles},
+    config::{self, ApiAuthentication, Grant, PublicKeySource, ServerTls, TlsFiles, TlsVersion},
     host,
     readiness::{Readiness, diagnostics_router},
     serve::{self, Limits, Server, Transport},
     tasks::Tasks,
     tls::{self, ClientCertificates, RELOAD_INTERVAL, ReloadableCertificate},
 };
+use sunbear_security::client_trust;
 use time::OffsetDateTime;
 use tracing::info;
 
@@ -64,14 +68,69 @@ pub fn access(api: &config::ApiServer, access: &config::Access) -> Access {
         |grant: &Grant| Subjects { users: grant.users.clone(), groups: grant.groups.clone() };
     Access {
         localhost_is_admin: api.localhost_is_admin,
+        admin_client_certificates: api.authentication == ApiAuthentication::AdminClientCerts,
         user_tokens: api.authentication == ApiAuthentication::Tokens,
         anonymous_writes: false,
         admin_resources: subjects(&access.admin_resources),
         generate_dataplane_token: subjects(&access.generate_dp_token),
         generate_zone_token: subjects(&access.generate_zone_token),
         generate_user_token: subjects(&access.generate_user_token),
+        view_config_dump: subjects(&access.view_config_dump),
+        view_stats: subjects(&access.view_stats),
+        view_clusters: subjects(&access.view_clusters),
         control_plane_metadata: subjects(&access.control_plane_metadata),
     }
+}
+
+/// What most installations leave alone, as configured. Whoever can ask Envoys puts that in.
+pub fn options(api: &config::ApiServer) -> Result<Options> {
+    let mut keys = BTreeMap::new();
+    for key in &api.user_tokens.public_keys {
+        let pem = match &key.source {
+            PublicKeySource::Inline(pem) => pem.clone().into_bytes(),
+            PublicKeySource::File(path) => std::fs::read(path)
+                .with_context(|| format!("reading the public key {}", path.display()))?,
+        };
+        keys.insert(key.kid.clone(), pem);
+    }
+    Ok(Options {
+        base_path: api.base_path.clone(),
+        cors_allowed_domains: api.cors_allowed_domains.clone(),
+        user_token_keys: UserTokenKeys { use_secrets: api.user_tokens.use_secrets, keys },
+        ..Options::default()
+    })
+}
+
+/// The transport of REST over TLS. Where certificates of clients are configured, it asks for them.
+fn api_transport(
+    certificate: Arc<ReloadableCertificate>,
+    https: &config::ApiHttps,
+) -> Result<Transport> {
+    let mut files: Vec<PathBuf> = https.client_ca_file.iter().cloned().collect();
+    if let Some(folder) = &https.client_certs_dir {
+        let entries = std::fs::read_dir(folder)
+            .with_context(|| format!("reading the folder {}", folder.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_file() {
+                files.push(path);
+            }
+        }
+    }
+    if files.is_empty() {
+        return tls_transport(certificate, &https.tls);
+    }
+    let mut trusted = Vec::new();
+    for path in files {
+        let pem = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        trusted.extend(pem);
+        trusted.push(b'\n');
+    }
+    let tls12 = https.tls.min_version == TlsVersion::V1_2;
+    let required = https.require_client_cert;
+    let server = client_trust::server_config(certificate, tls12, &trusted, required)
+        .context("the certificates of clients")?;
+    Ok(Transport::Tls(server))
 }
 
 /// Which tokens are issued, as configured.
@@ -120,7 +179,7 @@ pub async fn api(
             name: "api over TLS",
             listener: serve::bind(&https.listen).await?,
             router: router.layer(middleware::map_request(over_tls)),
-            transport: tls_transport(certificate, &https.tls)?,
+            transport: api_transport(certificate, https)?,
             limits: Limits::default(),
         };
         tasks.spawn_essential("api over TLS", server.run(tasks.token()));
@@ -155,6 +214,9 @@ pub async fn diagnostics(
 async fn with_peer(mut request: Request) -> Request {
     if let Some(peer) = request.extensions().get::<serve::PeerAddr>().copied() {
         request.extensions_mut().insert(PeerAddr(peer.0));
+    }
+    if request.extensions().get::<serve::PeerCertificates>().is_some() {
+        request.extensions_mut().insert(ClientCertificate);
     }
     request
 }

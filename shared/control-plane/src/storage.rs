@@ -1,15 +1,16 @@
 //! Opening the store that the configuration names, and its upkeep.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use sunbear_runtime::{
-    config::{self, StoreKind},
+    config::{self, SecretKeys, StoreKind},
     readiness::Readiness,
     tasks::Tasks,
 };
 use sunbear_store::{
-    Lease, Postgres, PostgresOptions, PostgresTls, Retention, Sqlite, Store, World, WorldOptions,
+    Lease, Postgres, PostgresOptions, PostgresTls, Retention, Rotated, SecretCipher, Sqlite, Store,
+    World, WorldOptions,
 };
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -24,27 +25,79 @@ const COMPACTION: Duration = Duration::from_secs(600);
 
 /// Opens the store and brings its schema up to date.
 pub async fn open(settings: &config::Store) -> Result<Arc<dyn Store>> {
+    let secrets = secret_cipher(settings)?;
+    match secrets.current() {
+        Some(key) => info!(key, "secrets are encrypted in the database"),
+        None if matches!(settings.kind, StoreKind::Memory) => {}
+        None => {
+            warn!(
+                "secrets are stored plain in the database; set store.secrets.keyFile to encrypt them"
+            );
+        }
+    }
     Ok(match &settings.kind {
         StoreKind::Memory => Arc::new(Sqlite::memory().await?),
+        StoreKind::Sqlite { path } => Arc::new(open_sqlite(path, secrets).await?),
+        StoreKind::Postgres(settings) => Arc::new(open_postgres(settings, secrets).await?),
+    })
+}
+
+/// Encrypts all secrets of the database with the first of the configured keys.
+pub async fn rotate_secrets(settings: &config::Store) -> Result<Rotated> {
+    let secrets = secret_cipher(settings)?;
+    if secrets.current().is_none() {
+        bail!("neither store.secrets.keyFile nor store.secrets.keys is set");
+    }
+    match &settings.kind {
+        StoreKind::Memory => bail!("a store in memory has no secrets to encrypt"),
         StoreKind::Sqlite { path } => {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)
-                    .with_context(|| format!("creating the folder {}", folder.display()))?;
-            }
-            info!(path = %path.display(), "store: SQLite");
-            Arc::new(
-                Sqlite::open(path)
-                    .await
-                    .with_context(|| format!("opening the database {}", path.display()))?,
-            )
+            let store = open_sqlite(path, secrets).await?;
+            let rotated = store.rotate_secrets().await;
+            store.close().await;
+            Ok(rotated?)
         }
-        StoreKind::Postgres(p) => {
-            let options = postgres_options(p);
-            info!(host = p.host, port = p.port, database = p.db_name, "store: Postgres");
-            Arc::new(Postgres::connect(options).await.with_context(|| {
-                format!("connecting to Postgres at {}:{}, database {:?}", p.host, p.port, p.db_name)
-            })?)
+        StoreKind::Postgres(settings) => {
+            let store = open_postgres(settings, secrets).await?;
+            let rotated = store.rotate_secrets().await;
+            store.close().await;
+            Ok(rotated?)
         }
+    }
+}
+
+/// The keys that secrets are encrypted with, as configured.
+fn secret_cipher(settings: &config::Store) -> Result<SecretCipher> {
+    let cipher = match &settings.secrets {
+        None => return Ok(SecretCipher::default()),
+        Some(SecretKeys::Inline(keys)) => {
+            SecretCipher::from_text(keys.expose()).context("store.secrets.keys")
+        }
+        Some(SecretKeys::File(path)) => {
+            let file = || format!("store.secrets.keyFile {}", path.display());
+            let keys = std::fs::read_to_string(path).with_context(file)?;
+            SecretCipher::from_text(&keys).with_context(file)
+        }
+    };
+    cipher.context("reading the keys of secrets")
+}
+
+async fn open_sqlite(path: &Path, secrets: SecretCipher) -> Result<Sqlite> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("creating the folder {}", folder.display()))?;
+    }
+    info!(path = %path.display(), "store: SQLite");
+    Sqlite::open_with_secrets(path, secrets)
+        .await
+        .with_context(|| format!("opening the database {}", path.display()))
+}
+
+async fn open_postgres(p: &config::Postgres, secrets: SecretCipher) -> Result<Postgres> {
+    let mut options = postgres_options(p);
+    options.secrets = secrets;
+    info!(host = p.host, port = p.port, database = p.db_name, "store: Postgres");
+    Postgres::connect(options).await.with_context(|| {
+        format!("connecting to Postgres at {}:{}, database {:?}", p.host, p.port, p.db_name)
     })
 }
 

@@ -34,8 +34,8 @@ use crate::{
     transport::{self, Observer, Outlet, QUEUE, SharedEncoder},
 };
 
-/// Longest wait between two tries of a stream.
-const RETRY_MAX: Duration = Duration::from_secs(15);
+/// Longest wait between two tries of a stream: a global that returns is found within five seconds.
+const RETRY_MAX: Duration = Duration::from_secs(4);
 /// First wait; the real one is half to the whole of it.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// A stream that lived for this long was healthy: the wait starts anew.

@@ -249,7 +249,6 @@ impl Sender {
 impl TypeState {
     /// What differs from what the peer has; marks it as sent. `None` if there is nothing to look
     /// at.
-    #[expect(clippy::type_complexity, reason = "three lists, named where they are used")]
     fn collect(
         &mut self,
         kind: Kind,

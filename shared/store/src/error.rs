@@ -104,6 +104,22 @@ pub enum StoreError {
     /// The settings do not name a database.
     #[error("invalid database settings")]
     Settings(#[source] Source),
+    /// A secret is encrypted with a key that is not configured.
+    #[error("key {id:?} is not configured, and {object} is encrypted with it")]
+    SecretKeyMissing {
+        /// Id of the key.
+        id: String,
+        /// Which secret.
+        object: ResourceKey,
+    },
+    /// A secret cannot be decrypted: another key has this id, or the row was changed or moved.
+    #[error("{object} cannot be decrypted with key {id:?}")]
+    SecretUnreadable {
+        /// Id of the key.
+        id: String,
+        /// Which secret.
+        object: ResourceKey,
+    },
     /// Anything else.
     #[error("database error")]
     Other(#[source] Source),

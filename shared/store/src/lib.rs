@@ -16,7 +16,9 @@
 //!
 //! - The column `spec` holds the wire bytes, exactly those of `Spec::wire`, and `status` likewise.
 //!   There is no JSON copy and no `wire_spec`: one truth, no conversion that could lose fields of a
-//!   newer peer.
+//!   newer peer. Specs of Secret and GlobalSecret are sealed there if the store has a
+//!   [`SecretCipher`]; outside of the database they are plain. [`Sqlite::rotate_secrets`] and
+//!   [`Postgres::rotate_secrets`] seal them anew under the current key.
 //! - Insights are rows of `resources` like everything else and appear in the same feed, because KDS
 //!   must send them up by the same mechanism.
 //! - `changes` also carries author, reason and, for history and rollback, labels and spec of the new
@@ -36,6 +38,7 @@ mod error;
 mod plan;
 mod postgres;
 mod row;
+mod seal;
 mod sqlite;
 mod store;
 #[cfg(feature = "testing")]
@@ -50,6 +53,7 @@ pub use error::{ChangeError, StoreError};
 #[doc(hidden)]
 pub use postgres::{Gate, Hooks, RevisionSource};
 pub use postgres::{Postgres, PostgresOptions, PostgresTls};
+pub use seal::{KeyRingError, Rotated, SecretCipher};
 pub use sqlite::Sqlite;
 pub use store::{Changes, Fence, HistoryEntry, HistoryOp, Lease, Loaded, Retention, Store};
 pub use world::{Snapshot, Subscription, Update, World, WorldHealth, WorldOptions, WorldState};

@@ -16,6 +16,7 @@ use crate::{
     change::{Event, Revision, Tombstone, WorldChange},
     error::StoreError,
     plan::Dependent,
+    seal::{Place, SecretCipher},
     store::{Changes, HistoryEntry, HistoryOp, Loaded},
 };
 
@@ -59,6 +60,14 @@ pub(crate) const COMPACT_TO: &str = "\
 
 /// Raises the mark of compaction.
 pub(crate) const COMPACTED: &str = "UPDATE counters SET n = $1 WHERE name = 'compacted' AND n < $1";
+
+/// What a rotation looks at.
+pub(crate) const SECRETS: &str =
+    "SELECT uid, type, mesh, name, spec FROM resources WHERE type IN ('GlobalSecret', 'Secret')";
+
+/// Writes another form of the same spec, unless somebody has written to the row meanwhile. Version,
+/// revision and log stay: nothing has changed for anybody outside of the database.
+pub(crate) const RESEAL: &str = "UPDATE resources SET spec = $1 WHERE uid = $2 AND spec = $3";
 
 /// Gives up a lease.
 pub(crate) const RELEASE: &str = "DELETE FROM leases WHERE name = $1 AND holder = $2";
@@ -149,27 +158,59 @@ pub(crate) fn required<T>(value: Result<Option<T>, sqlx::Error>) -> Result<T, St
 }
 
 /// The resource whose columns begin at `i`, in the order of [`LOAD`]. None for a type that this
-/// release does not know.
-pub(crate) fn resource(row: &impl Columns, i: usize) -> Result<Option<Resource>, StoreError> {
+/// release does not know. Secrets are opened.
+pub(crate) fn resource(
+    row: &impl Columns,
+    i: usize,
+    secrets: &SecretCipher,
+) -> Result<Option<Resource>, StoreError> {
     let Some(kind) = Kind::by_name(&required(row.text(i + 1))?) else {
         return Ok(None);
     };
+    let key = ResourceKey {
+        kind,
+        mesh: required(row.text(i + 2))?.into(),
+        name: required(row.text(i + 3))?.into(),
+    };
+    let spec = secrets.open(Place::from(&key), required(row.bytes(i + 7))?)?;
     Ok(Some(Resource {
         uid: required(row.uuid(i))?,
-        key: ResourceKey {
-            kind,
-            mesh: required(row.text(i + 2))?.into(),
-            name: required(row.text(i + 3))?.into(),
-        },
+        key,
         version: to_u64(required(row.int(i + 4))?)?,
         revision: to_u64(required(row.int(i + 5))?)?,
         labels: labels(&required(row.text(i + 6))?)?,
-        spec: Spec::from_wire(kind, required(row.bytes(i + 7))?),
+        spec: Spec::from_wire(kind, spec),
         status: row.bytes(i + 8)?.map(Into::into),
         owner: row.uuid(i + 9)?.map(|uid| Owner { uid }),
         created_at: required(row.time(i + 10))?,
         modified_at: required(row.time(i + 11))?,
     }))
+}
+
+/// A row of [`SECRETS`] that must get another form of its spec.
+pub(crate) struct Resealed {
+    pub(crate) uid: Uuid,
+    pub(crate) old: Vec<u8>,
+    pub(crate) new: Vec<u8>,
+}
+
+/// The rows of [`SECRETS`] that are not sealed with the current key, and how many are.
+pub(crate) fn to_reseal(
+    rows: &[impl Columns],
+    secrets: &SecretCipher,
+) -> Result<(Vec<Resealed>, u64), StoreError> {
+    let mut todo = Vec::new();
+    let mut done = 0;
+    for row in rows {
+        let Some(kind) = Kind::by_name(&required(row.text(1))?) else { continue };
+        let (mesh, name) = (required(row.text(2))?, required(row.text(3))?);
+        let old = required(row.bytes(4))?;
+        match secrets.reseal(Place { kind, mesh: &mesh, name: &name }, &old)? {
+            Some(new) => todo.push(Resealed { uid: required(row.uuid(0))?, old, new }),
+            None => done += 1,
+        }
+    }
+    Ok((todo, done))
 }
 
 /// uid, type, mesh, name, version, labels, owner.
@@ -186,7 +227,7 @@ pub(crate) fn dependent(row: &impl Columns) -> Result<Dependent, StoreError> {
 }
 
 /// The rows of [`LOAD`].
-pub(crate) fn loaded<R: Columns>(rows: &[R]) -> Result<Loaded, StoreError> {
+pub(crate) fn loaded<R: Columns>(rows: &[R], secrets: &SecretCipher) -> Result<Loaded, StoreError> {
     let first = rows.first().ok_or_else(|| StoreError::corrupt("the revision is missing"))?;
     let revision = to_u64(required(first.int(0))?)?;
     let mut resources = Vec::with_capacity(rows.len());
@@ -195,7 +236,7 @@ pub(crate) fn loaded<R: Columns>(rows: &[R]) -> Result<Loaded, StoreError> {
         if row.uuid(1)?.is_none() {
             continue;
         }
-        match resource(row, 1)? {
+        match resource(row, 1, secrets)? {
             Some(resource) => resources.push(Arc::new(resource)),
             None => unknown += 1,
         }
@@ -210,7 +251,11 @@ pub(crate) fn loaded<R: Columns>(rows: &[R]) -> Result<Loaded, StoreError> {
 }
 
 /// The rows of [`CHANGES`].
-pub(crate) fn changes<R: Columns>(since: Revision, rows: &[R]) -> Result<Changes, StoreError> {
+pub(crate) fn changes<R: Columns>(
+    since: Revision,
+    rows: &[R],
+    secrets: &SecretCipher,
+) -> Result<Changes, StoreError> {
     let first = rows.first().ok_or_else(|| StoreError::corrupt("the counters are missing"))?;
     let head = to_u64(required(first.int(0))?)?;
     if head < since {
@@ -236,7 +281,8 @@ pub(crate) fn changes<R: Columns>(since: Revision, rows: &[R]) -> Result<Changes
                 None => Event::Skipped,
             },
             HistoryOp::Created | HistoryOp::Updated => {
-                let resource = if row.uuid(10)?.is_some() { resource(row, 10)? } else { None };
+                let resource =
+                    if row.uuid(10)?.is_some() { resource(row, 10, secrets)? } else { None };
                 match resource {
                     None => Event::Skipped,
                     Some(r) if op == HistoryOp::Created => Event::Created(Arc::new(r)),

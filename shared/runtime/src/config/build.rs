@@ -112,12 +112,27 @@ fn store(reader: &Reader<'_>) -> Store {
     };
     Store {
         kind,
+        secrets: secret_keys(reader),
         unsafe_delete: reader.flag("store.unsafeDelete"),
         upsert: UpsertRetry {
             base_backoff: reader.positive("store.upsert.conflictRetryBaseBackoff"),
             max_times: reader.number("store.upsert.conflictRetryMaxTimes", 0, u32::MAX),
             jitter_percent: reader.number("store.upsert.conflictRetryJitterPercent", 0, 100),
         },
+    }
+}
+
+fn secret_keys(reader: &Reader<'_>) -> Option<SecretKeys> {
+    let (file, keys) = (reader.path("store.secrets.keyFile"), reader.text("store.secrets.keys"));
+    match (file, keys.is_empty()) {
+        (Some(_), false) => {
+            let reason = "must not be set together with store.secrets.keyFile".to_owned();
+            reader.invalid("store.secrets.keys", reason);
+            None
+        }
+        (Some(path), true) => Some(SecretKeys::File(path)),
+        (None, false) => Some(SecretKeys::Inline(Secret::new(keys))),
+        (None, true) => None,
     }
 }
 

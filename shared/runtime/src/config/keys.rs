@@ -133,6 +133,8 @@ const STORE: &[Key] = &[
     text("store.postgres.tls.certPath", "KUMA_STORE_POSTGRES_TLS_CERT_PATH", "", "client certificate (PEM)"),
     text("store.postgres.tls.keyPath", "KUMA_STORE_POSTGRES_TLS_KEY_PATH", "", "key (PEM) of the client certificate"),
     text("store.postgres.tls.caPath", "KUMA_STORE_POSTGRES_TLS_CA_PATH", "", "authority (PEM) that the server's certificate is checked against"),
+    text("store.secrets.keyFile", "KUMA_STORE_SECRETS_KEY_FILE", "", "file with the keys that Secrets and GlobalSecrets are encrypted with in the database: lines of the form `id:base64`, each of 32 bytes; the first encrypts, all decrypt; empty: they are stored plain"),
+    text("store.secrets.keys", "KUMA_STORE_SECRETS_KEYS", "", "the content of `store.secrets.keyFile` itself; entries may also be separated by commas").secret(),
     flag("store.unsafeDelete", "KUMA_STORE_UNSAFE_DELETE", false, "skip the checks before a delete, for example of a Mesh that still has Dataplanes"),
     span("store.upsert.conflictRetryBaseBackoff", "KUMA_STORE_UPSERT_CONFLICT_RETRY_BASE_BACKOFF", Duration::from_millis(200), "first pause after a write conflict"),
     number("store.upsert.conflictRetryMaxTimes", "KUMA_STORE_UPSERT_CONFLICT_RETRY_MAX_TIMES", 10, "how often a conflicting write is retried"),

@@ -475,3 +475,30 @@ fn addresses_of_globals() {
     assert_eq!(v6.host, "fd00::1");
     assert_eq!(v6.http_url(), "https://[fd00::1]:5685");
 }
+
+#[test]
+fn keys_of_secrets_come_from_one_place_and_are_never_shown() {
+    let key = "k:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let load = |yaml: &str, pairs: &[(&str, &str)]| parse_zone(Some(yaml), &env(pairs));
+    let name = ("SUNBEAR_MULTIZONE_ZONE_NAME", "east");
+    let loaded = load("", &[name]).ok().expect("valid");
+    assert_eq!(loaded.config.store.secrets, None);
+
+    let file = ("KUMA_STORE_SECRETS_KEY_FILE", "/etc/keys");
+    let loaded = load("", &[name, file]).ok().expect("valid");
+    assert_eq!(loaded.config.store.secrets, Some(SecretKeys::File("/etc/keys".into())));
+
+    let inline = ("SUNBEAR_STORE_SECRETS_KEYS", key);
+    let loaded = load("", &[name, inline]).ok().expect("valid");
+    assert_eq!(loaded.config.store.secrets, Some(SecretKeys::Inline(Secret::new(key))));
+    assert!(!format!("{:?}", loaded.config).contains("AAAA"));
+    for dump in [loaded.settings.dump(), loaded.settings.dump_for_kds()] {
+        assert!(!dump.to_string().contains("AAAA"));
+        assert_eq!(dump.pointer("/store/secrets/keys").expect("a key of the table"), MASK);
+    }
+    assert_eq!(
+        errors("", &[name, file, inline]),
+        ["store.secrets.keys (environment variable SUNBEAR_STORE_SECRETS_KEYS) must not be set \
+             together with store.secrets.keyFile"]
+    );
+}

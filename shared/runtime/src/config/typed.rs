@@ -191,6 +191,8 @@ pub struct Listen {
 pub struct Store {
     /// Which store.
     pub kind: StoreKind,
+    /// Keys that secrets are encrypted with; `None`: they are stored plain.
+    pub secrets: Option<SecretKeys>,
     /// Skip the checks before a delete.
     pub unsafe_delete: bool,
     /// Retries of conflicting writes.
@@ -199,6 +201,7 @@ pub struct Store {
 
 /// Which store.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one value in a process")]
 pub enum StoreKind {
     /// Gone when the process ends.
     Memory,
@@ -209,6 +212,15 @@ pub enum StoreKind {
     },
     /// A server.
     Postgres(Postgres),
+}
+
+/// Where the keys are that secrets are encrypted with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretKeys {
+    /// In a file.
+    File(PathBuf),
+    /// Here.
+    Inline(Secret),
 }
 
 /// Connection to Postgres.

@@ -4,6 +4,8 @@
 //! that nothing has changed since; if something has, further attempts lock the rows while they
 //! read.
 
+use std::borrow::Cow;
+
 use sqlx::{Connection as _, postgres::PgConnection};
 use sunbear_model::{Resource, ResourceKey};
 use time::OffsetDateTime;
@@ -15,6 +17,7 @@ use crate::{
     error::StoreError,
     plan::{self, Current, Dependent, Op, Plan},
     row,
+    seal::{Place, SecretCipher},
     store::Fence,
 };
 
@@ -112,7 +115,7 @@ impl Postgres {
         lock: bool,
     ) -> Result<Committed, Failed> {
         if !lock {
-            let plan = match read(connection, batch, false).await {
+            let plan = match read(connection, batch, &self.secrets, false).await {
                 Ok(current) => plan::plan(batch, current, Uuid::new_v4),
                 Err(error) if is_lost(&error) => return Err(Failed::Dead(error)),
                 Err(error) => return Err(error.into()),
@@ -120,19 +123,20 @@ impl Postgres {
             if plan.entries.is_empty() {
                 return Ok(plan.finish(0));
             }
-            let base = write(connection, batch, &plan, fence).await?;
+            let base = write(connection, batch, &plan, &self.secrets, fence).await?;
             return Ok(plan.finish(base));
         }
         let mut transaction = connection.begin().await.map_err(|error| {
             let error = error.into();
             if is_lost(&error) { Failed::Dead(error) } else { Failed::Store(error) }
         })?;
-        let current = read(&mut transaction, batch, true).await.map_err(retry_conflicts)?;
+        let current =
+            read(&mut transaction, batch, &self.secrets, true).await.map_err(retry_conflicts)?;
         let plan = plan::plan(batch, current, Uuid::new_v4);
         let base = if plan.entries.is_empty() {
             0
         } else {
-            write(&mut transaction, batch, &plan, fence).await?
+            write(&mut transaction, batch, &plan, &self.secrets, fence).await?
         };
         if let Some(gate) = &self.gate {
             gate.arrived.add_permits(1);
@@ -148,6 +152,7 @@ impl Postgres {
 async fn read(
     connection: &mut PgConnection,
     batch: &Batch,
+    secrets: &SecretCipher,
     lock: bool,
 ) -> Result<Current, StoreError> {
     let (keys, deletes) = plan::touched(batch);
@@ -163,7 +168,7 @@ async fn read(
         .await?;
     let objects = rows
         .iter()
-        .filter_map(|r| row::resource(r, 0).transpose())
+        .filter_map(|r| row::resource(r, 0, secrets).transpose())
         .collect::<Result<Vec<Resource>, _>>()?;
     let roots = if deletes { plan::deleted(batch, &objects) } else { Vec::new() };
     let dependents = if roots.is_empty() {
@@ -180,12 +185,19 @@ async fn write(
     connection: &mut PgConnection,
     batch: &Batch,
     plan: &Plan,
+    secrets: &SecretCipher,
     fence: Option<&Fence>,
 ) -> Result<u64, Failed> {
     let entries = &plan.entries;
     let labels: Vec<String> = entries.iter().map(|e| row::labels_text(&e.labels)).collect();
-    let spec: Vec<Option<&[u8]>> =
-        entries.iter().map(|e| e.resource.as_ref().map(|r| r.spec.wire())).collect();
+    let mut spec: Vec<Option<Cow<'_, [u8]>>> = Vec::with_capacity(entries.len());
+    for resource in entries.iter().map(|e| e.resource.as_ref()) {
+        spec.push(match resource {
+            Some(r) => Some(secrets.seal(Place::from(&r.key), r.spec.wire())?),
+            None => None,
+        });
+    }
+    let spec: Vec<Option<&[u8]>> = spec.iter().map(|s| s.as_deref()).collect();
     let status: Vec<Option<&[u8]>> =
         entries.iter().map(|e| e.resource.as_ref().and_then(|r| r.status.as_deref())).collect();
     let owner: Vec<Option<Uuid>> = entries

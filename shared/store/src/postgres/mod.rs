@@ -31,6 +31,7 @@ use crate::{
     change::{Batch, Committed, Revision},
     error::StoreError,
     plan, row,
+    seal::{Rotated, SecretCipher},
     store::{Changes, Fence, HistoryEntry, Lease, Loaded, Retention, Store},
 };
 
@@ -40,6 +41,9 @@ const MIGRATIONS: &[(i64, &str, &str)] =
 
 /// Wake-ups are rare when nobody writes; with a working listener they are also reliable.
 const POLL_LISTENING: Duration = Duration::from_secs(10);
+/// A rotation repeats until all is sealed with the current key; what others write meanwhile is,
+/// unless their current key is another one.
+const ROTATION_PASSES: u32 = 10;
 /// Bounds how late a change of another replica is seen without a listener.
 const POLL_DEAF: Duration = Duration::from_secs(1);
 
@@ -47,6 +51,8 @@ const POLL_DEAF: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct PostgresOptions {
     connect: PgConnectOptions,
+    /// Keys for the secrets; by default there are none and secrets are stored plain.
+    pub secrets: SecretCipher,
     /// Connections that are kept open.
     pub min_connections: u32,
     /// Most connections at once; one more is for notifications.
@@ -101,6 +107,7 @@ impl PostgresOptions {
     fn with(connect: PgConnectOptions) -> Self {
         Self {
             connect: connect.application_name("sunbear").disable_statement_logging(),
+            secrets: SecretCipher::default(),
             // A connection that was just released is tested in the background, so two keep a lone
             // writer from waiting for that.
             min_connections: 2,
@@ -215,6 +222,7 @@ pub struct Postgres {
     /// Dead connections that one call may meet before it gives up.
     max_connections: u32,
     gate: Option<Gate>,
+    secrets: SecretCipher,
 }
 
 impl Postgres {
@@ -274,6 +282,7 @@ impl Postgres {
             call_timeout: options.statement_timeout + Duration::from_secs(2),
             max_connections: options.max_connections,
             gate: hooks.gate,
+            secrets: options.secrets,
         })
     }
 
@@ -284,6 +293,34 @@ impl Postgres {
 
     fn bump(&self, revision: Revision) {
         bump(&self.wake, revision);
+    }
+
+    /// Seals all secrets that are plain, or sealed with another key, with the current key. Their
+    /// versions and revisions stay and nobody hears of it, because nothing has changed outside of
+    /// the database. Other processes may read and write meanwhile, if they know both keys.
+    ///
+    /// Postgres keeps former contents until it vacuums, and in its own log as long as that is kept.
+    pub async fn rotate_secrets(&self) -> Result<Rotated, StoreError> {
+        self.secrets.require_key()?;
+        let mut sealed = 0;
+        for _ in 0..ROTATION_PASSES {
+            let mut connection = self.pool.acquire().await?;
+            let rows = sqlx::query(row::SECRETS).fetch_all(&mut *connection).await?;
+            let (todo, current) = row::to_reseal(&rows, &self.secrets)?;
+            if todo.is_empty() {
+                return Ok(Rotated { sealed, unchanged: current.saturating_sub(sealed) });
+            }
+            for row in todo {
+                let done = sqlx::query(row::RESEAL)
+                    .bind(row.new)
+                    .bind(row.uid)
+                    .bind(row.old)
+                    .execute(&mut *connection)
+                    .await?;
+                sealed += done.rows_affected();
+            }
+        }
+        Err(StoreError::unavailable("others go on writing secrets under another key"))
     }
 
     /// Runs one read or idempotent statement; repeats it when a connection of the pool turns out
@@ -314,27 +351,25 @@ impl Postgres {
     }
 
     async fn do_load(&self) -> Result<Loaded, StoreError> {
-        self.call(|connection| {
-            Box::pin(async move {
-                let rows = sqlx::query(row::LOAD).fetch_all(connection).await?;
-                row::loaded(&rows)
+        let rows = self
+            .call(|connection| {
+                Box::pin(async move { Ok(sqlx::query(row::LOAD).fetch_all(connection).await?) })
             })
-        })
-        .await
+            .await?;
+        row::loaded(&rows, &self.secrets)
     }
 
     async fn do_changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError> {
-        self.call(|connection| {
-            Box::pin(async move {
-                let rows = sqlx::query(row::CHANGES)
-                    .bind(row::to_i64(since))
-                    .bind(i64::from(limit))
-                    .fetch_all(connection)
-                    .await?;
-                row::changes(since, &rows)
+        let rows = self
+            .call(|connection| {
+                Box::pin(async move {
+                    let query =
+                        sqlx::query(row::CHANGES).bind(row::to_i64(since)).bind(i64::from(limit));
+                    Ok(query.fetch_all(connection).await?)
+                })
             })
-        })
-        .await
+            .await?;
+        row::changes(since, &rows, &self.secrets)
     }
 
     async fn do_history(

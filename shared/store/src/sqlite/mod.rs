@@ -27,6 +27,7 @@ use crate::{
     change::{Batch, Committed, Revision},
     error::StoreError,
     row,
+    seal::{Rotated, SecretCipher},
     store::{Changes, Fence, HistoryEntry, Lease, Loaded, Retention, Store},
 };
 
@@ -49,13 +50,34 @@ pub struct Sqlite {
     /// In memory, this is the connection that writes.
     reader: Arc<Mutex<Option<SqliteConnection>>>,
     wake: watch::Sender<Revision>,
+    secrets: SecretCipher,
 }
 
 impl Sqlite {
     /// Opens or creates the file, and its folder, and migrates it. Fails with
     /// [`StoreError::Locked`] if another process has it open.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::open_with(path.as_ref(), None).await
+        Self::open_with(path.as_ref(), SecretCipher::default(), None).await
+    }
+
+    /// As [`Sqlite::open`], with keys for the secrets.
+    pub async fn open_with_secrets(
+        path: impl AsRef<Path>,
+        secrets: SecretCipher,
+    ) -> Result<Self, StoreError> {
+        Self::open_with(path.as_ref(), secrets, None).await
+    }
+
+    /// Seals all secrets that are plain, or sealed with another key, with the current key. Their
+    /// versions and revisions stay and nobody hears of it, because nothing has changed outside of
+    /// the database.
+    pub async fn rotate_secrets(&self) -> Result<Rotated, StoreError> {
+        self.secrets.require_key()?;
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.lock().ok().and_then(|jobs| jobs.clone()).ok_or_else(closed)?;
+        jobs.send(Job::RotateSecrets { reply }).await.map_err(|_| closed())?;
+        // Without a deadline: compacting a large file takes its time.
+        answer.await.map_err(|_| closed())?
     }
 
     /// A database that is full at this many pages.
@@ -64,10 +86,14 @@ impl Sqlite {
         path: impl AsRef<Path>,
         pages: u32,
     ) -> Result<Self, StoreError> {
-        Self::open_with(path.as_ref(), Some(pages)).await
+        Self::open_with(path.as_ref(), SecretCipher::default(), Some(pages)).await
     }
 
-    async fn open_with(path: &Path, pages: Option<u32>) -> Result<Self, StoreError> {
+    async fn open_with(
+        path: &Path,
+        secrets: SecretCipher,
+        pages: Option<u32>,
+    ) -> Result<Self, StoreError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(file_error)?;
         }
@@ -83,19 +109,20 @@ impl Sqlite {
         };
         let writer = connect(writer).await?;
         let reader = connect(options.pragma("query_only", "on"));
-        Self::start(writer, Some(reader.await?), Some(lock)).await
+        Self::start(writer, Some(reader.await?), Some(lock), secrets).await
     }
 
     /// A store that is gone when it is dropped.
     pub async fn memory() -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new().in_memory(true);
-        Self::start(connect(options).await?, None, None).await
+        Self::start(connect(options).await?, None, None, SecretCipher::default()).await
     }
 
     async fn start(
         mut writer: SqliteConnection,
         reader: Option<SqliteConnection>,
         lock: Option<File>,
+        secrets: SecretCipher,
     ) -> Result<Self, StoreError> {
         row::migrator(MIGRATIONS).run(&mut writer).await?;
         // The lock on the file proves that every holder is gone.
@@ -105,12 +132,13 @@ impl Sqlite {
         let writer = Arc::new(Mutex::new(Some(writer)));
         let reader = reader.map_or_else(|| Arc::clone(&writer), |r| Arc::new(Mutex::new(Some(r))));
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(write::run(writer, queue, wake.clone(), lock));
+        let task = tokio::spawn(write::run(writer, queue, wake.clone(), lock, secrets.clone()));
         Ok(Self {
             jobs: std::sync::Mutex::new(Some(jobs)),
             writer: std::sync::Mutex::new(Some(task)),
             reader,
             wake,
+            secrets,
         })
     }
 
@@ -133,7 +161,7 @@ impl Sqlite {
         let mut reader = self.reader.lock().await;
         let reader = reader.as_mut().ok_or_else(closed)?;
         let rows = sqlx::query(row::LOAD).fetch_all(reader).await?;
-        row::loaded(&rows)
+        row::loaded(&rows, &self.secrets)
     }
 
     async fn do_changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError> {
@@ -144,7 +172,7 @@ impl Sqlite {
             .bind(i64::from(limit))
             .fetch_all(reader)
             .await?;
-        row::changes(since, &rows)
+        row::changes(since, &rows, &self.secrets)
     }
 
     async fn do_history(

@@ -17,6 +17,7 @@ use crate::{
     error::StoreError,
     plan::{self, Current, Op, Plan},
     row,
+    seal::{Place, Rotated, SecretCipher},
     store::{Fence, Lease, Retention},
 };
 
@@ -37,6 +38,7 @@ pub(super) enum Job {
     Compact { retention: Retention, reply: Reply<u64> },
     Lease { name: String, holder: String, ttl: Duration, reply: Reply<Lease> },
     Release { name: String, holder: String, reply: Reply<()> },
+    RotateSecrets { reply: Reply<Rotated> },
 }
 
 /// Works until all senders are gone. Keeps the lock on the file until the connection is closed.
@@ -45,6 +47,7 @@ pub(super) async fn run(
     mut queue: mpsc::Receiver<Job>,
     wake: watch::Sender<Revision>,
     lock: Option<File>,
+    secrets: SecretCipher,
 ) {
     let mut put_back = None;
     loop {
@@ -67,7 +70,7 @@ pub(super) async fn run(
                         Err(_) => break,
                     }
                 }
-                commit(connection, group, &wake).await;
+                commit(connection, group, &wake, &secrets).await;
             }
             Job::Compact { retention, reply } => {
                 let _ = reply.send(compact(connection, &retention).await);
@@ -78,6 +81,9 @@ pub(super) async fn run(
             Job::Release { name, holder, reply } => {
                 let done = sqlx::query(row::RELEASE).bind(name).bind(holder).execute(connection);
                 let _ = reply.send(done.await.map(|_| ()).map_err(StoreError::from));
+            }
+            Job::RotateSecrets { reply } => {
+                let _ = reply.send(rotate_secrets(connection, &secrets).await);
             }
         }
     }
@@ -112,10 +118,11 @@ async fn commit(
     connection: &mut SqliteConnection,
     group: Vec<Commit>,
     wake: &watch::Sender<Revision>,
+    secrets: &SecretCipher,
 ) {
     let all = match begin(connection).await {
         Ok(()) => {
-            let done = apply_all(connection, &group).await;
+            let done = apply_all(connection, &group, secrets).await;
             end(connection, done).await
         }
         Err(error) => Err(error),
@@ -143,7 +150,7 @@ async fn commit(
         // Each by itself, so that each gets its own answer.
         Err(_) => {
             for one in group {
-                Box::pin(commit(connection, vec![one], wake)).await;
+                Box::pin(commit(connection, vec![one], wake, secrets)).await;
             }
         }
     }
@@ -157,10 +164,11 @@ async fn begin(connection: &mut SqliteConnection) -> Result<(), StoreError> {
 async fn apply_all(
     connection: &mut SqliteConnection,
     group: &[Commit],
+    secrets: &SecretCipher,
 ) -> Result<Vec<Committed>, StoreError> {
     let mut done = Vec::with_capacity(group.len());
     for commit in group {
-        done.push(apply(connection, commit).await?);
+        done.push(apply(connection, commit, secrets).await?);
     }
     Ok(done)
 }
@@ -168,8 +176,9 @@ async fn apply_all(
 async fn apply(
     connection: &mut SqliteConnection,
     Commit { batch, fence, .. }: &Commit,
+    secrets: &SecretCipher,
 ) -> Result<Committed, StoreError> {
-    let current = read(connection, batch).await?;
+    let current = read(connection, batch, secrets).await?;
     let plan = plan::plan(batch, current, Uuid::new_v4);
     if plan.entries.is_empty() {
         return Ok(plan.finish(0));
@@ -187,17 +196,21 @@ async fn apply(
             return Err(StoreError::Fenced(fence.name.clone()));
         }
     }
-    let base = write(connection, batch, &plan).await?;
+    let base = write(connection, batch, &plan, secrets).await?;
     Ok(plan.finish(base))
 }
 
-async fn read(connection: &mut SqliteConnection, batch: &Batch) -> Result<Current, StoreError> {
+async fn read(
+    connection: &mut SqliteConnection,
+    batch: &Batch,
+    secrets: &SecretCipher,
+) -> Result<Current, StoreError> {
     let (keys, deletes) = plan::touched(batch);
     let keys: Value = keys.iter().map(|k| json!([k.kind.name(), *k.mesh, *k.name])).collect();
     let rows = sqlx::query(READ).bind(keys.to_string()).fetch_all(&mut *connection).await?;
     let mut objects = Vec::with_capacity(rows.len());
     for row in &rows {
-        objects.extend(row::resource(row, 0)?);
+        objects.extend(row::resource(row, 0, secrets)?);
     }
     let roots = if deletes { plan::deleted(batch, &objects) } else { Vec::new() };
     let mut dependents = Vec::new();
@@ -228,6 +241,7 @@ async fn write(
     connection: &mut SqliteConnection,
     batch: &Batch,
     plan: &Plan,
+    secrets: &SecretCipher,
 ) -> Result<Revision, StoreError> {
     let count = i64::try_from(plan.entries.len()).unwrap_or(i64::MAX);
     let base: i64 = sqlx::query_scalar(
@@ -251,7 +265,11 @@ async fn write(
     for (entry, revision) in plan.entries.iter().zip(base + 1..) {
         let uid = hex(&entry.uid);
         let labels = row::labels_text(&entry.labels);
-        let spec = place(entry.resource.as_ref().map(|r| r.spec.wire()));
+        let spec = match &entry.resource {
+            Some(r) => Some(secrets.seal(Place::from(&r.key), r.spec.wire())?),
+            None => None,
+        };
+        let spec = place(spec.as_deref());
         let kept = if entry.history { spec } else { (None, None) };
         log.push(json!([
             revision,
@@ -370,6 +388,40 @@ const COMPACT: &str = "\
     (SELECT revision, type, at, row_number() OVER \
         (PARTITION BY type, mesh, name ORDER BY revision DESC) AS age FROM changes) x \
     WHERE revision <= $1 AND (type IN (SELECT value FROM json_each($2)) OR at < $3 OR age > $4))";
+
+/// Besides the rows, also what SQLite keeps of their former contents is gone afterwards: in unused
+/// pages, and in the log of writes.
+async fn rotate_secrets(
+    connection: &mut SqliteConnection,
+    secrets: &SecretCipher,
+) -> Result<Rotated, StoreError> {
+    begin(connection).await?;
+    let rotated = reseal(connection, secrets).await;
+    let rotated = end(connection, rotated).await?;
+    // Also if nothing was left to seal: an earlier rotation may have come to its end only here.
+    connection.execute("VACUUM").await?;
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
+    Ok(rotated)
+}
+
+async fn reseal(
+    connection: &mut SqliteConnection,
+    secrets: &SecretCipher,
+) -> Result<Rotated, StoreError> {
+    let rows = sqlx::query(row::SECRETS).fetch_all(&mut *connection).await?;
+    let (todo, unchanged) = row::to_reseal(&rows, secrets)?;
+    let mut rotated = Rotated { sealed: 0, unchanged };
+    for row in todo {
+        let done = sqlx::query(row::RESEAL)
+            .bind(row.new)
+            .bind(row.uid)
+            .bind(row.old)
+            .execute(&mut *connection)
+            .await?;
+        rotated.sealed += done.rows_affected();
+    }
+    Ok(rotated)
+}
 
 async fn lease(
     connection: &mut SqliteConnection,

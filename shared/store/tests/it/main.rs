@@ -7,4 +7,5 @@ mod feed;
 mod fixture;
 mod postgres;
 mod property;
+mod secrets;
 mod world;

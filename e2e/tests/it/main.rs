@@ -1,0 +1,7 @@
+//! Control planes as processes: how they start, fail, find each other again and say what is wrong.
+//! The programs have to be built before: `cargo build --workspace`; `cargo xtask test` does it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod control_plane;
+mod start;
+mod sync;
