@@ -11,9 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use prost::Message as _;
 use protox::{
-    file::{
-        ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver,
-    },
+    file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver},
     prost_reflect::{DescriptorPool, prost_types::FileDescriptorSet},
 };
 

@@ -33,9 +33,9 @@ pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
     pub(crate) http: u16,
-    https: u16,
+    pub(crate) https: u16,
     pub(crate) kds: u16,
-    dp: u16,
+    pub(crate) dp: u16,
     pub(crate) diagnostics: u16,
 }
 
@@ -57,9 +57,7 @@ pub(crate) struct ControlPlane {
 impl ControlPlane {
     pub(crate) fn global(folder: &Path, ports: Ports) -> Self {
         let mut command = Command::new(program("sunbear-global"));
-        command
-            .arg("run")
-            .env("KUMA_MULTIZONE_GLOBAL_KDS_GRPC_PORT", ports.kds.to_string());
+        command.arg("run").env("KUMA_MULTIZONE_GLOBAL_KDS_GRPC_PORT", ports.kds.to_string());
         Self::start("global", folder, ports, command)
     }
 

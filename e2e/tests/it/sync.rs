@@ -65,8 +65,6 @@ fn two_zones_with_one_name_are_told() {
     let mut first = zone("first");
     first.until_ready();
     let mut second = zone("second");
-    second.until("word of the other one", |z| {
-        z.log().contains("two control planes use zone name")
-    });
+    second.until("word of the other one", |z| z.log().contains("two control planes use zone name"));
     assert!(first.is_running() && second.is_running());
 }

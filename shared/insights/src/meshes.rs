@@ -181,7 +181,7 @@ mod tests {
         // Only what differs.
         let another = ResourceKey::new(Kind::MESH_TIMEOUT, "m", "u");
         commit(&world, vec![object(&another)]).await;
-        assert_eq!(meshes.apply(&[another.clone()], &world.snapshot()).len(), 1);
+        assert_eq!(meshes.apply(std::slice::from_ref(&another), &world.snapshot()).len(), 1);
         assert!(meshes.apply(&[another], &world.snapshot()).is_empty());
         let changes = meshes.changes("m", &world.snapshot());
         assert_eq!(changes.iter().map(|c| c.key.clone()).collect::<Vec<_>>(), [mesh_insight("m")]);

@@ -481,15 +481,15 @@ fn keys_of_secrets_come_from_one_place_and_are_never_shown() {
     let key = "k:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let load = |yaml: &str, pairs: &[(&str, &str)]| parse_zone(Some(yaml), &env(pairs));
     let name = ("SUNBEAR_MULTIZONE_ZONE_NAME", "east");
-    let loaded = load("", &[name]).ok().expect("valid");
+    let loaded = load("", &[name]).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(loaded.config.store.secrets, None);
 
     let file = ("KUMA_STORE_SECRETS_KEY_FILE", "/etc/keys");
-    let loaded = load("", &[name, file]).ok().expect("valid");
+    let loaded = load("", &[name, file]).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(loaded.config.store.secrets, Some(SecretKeys::File("/etc/keys".into())));
 
     let inline = ("SUNBEAR_STORE_SECRETS_KEYS", key);
-    let loaded = load("", &[name, inline]).ok().expect("valid");
+    let loaded = load("", &[name, inline]).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(loaded.config.store.secrets, Some(SecretKeys::Inline(Secret::new(key))));
     assert!(!format!("{:?}", loaded.config).contains("AAAA"));
     for dump in [loaded.settings.dump(), loaded.settings.dump_for_kds()] {

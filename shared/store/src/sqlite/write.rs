@@ -142,9 +142,8 @@ async fn commit(
             }
         }
         Err(error) if group.len() == 1 => {
-            for commit in group {
-                let _ = commit.reply.send(Err(error));
-                return;
+            if let Some(only) = group.into_iter().next() {
+                let _ = only.reply.send(Err(error));
             }
         }
         // Each by itself, so that each gets its own answer.

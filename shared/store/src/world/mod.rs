@@ -437,7 +437,7 @@ impl Subscription {
                 };
             }
             let changed = self.inner.closed.run_until_cancelled(self.revision.changed()).await;
-            if !changed.is_some_and(|c| c.is_ok()) && *self.revision.borrow() <= self.seen {
+            if changed.is_none_or(|c| c.is_err()) && *self.revision.borrow() <= self.seen {
                 return Update::Closed;
             }
         }
