@@ -315,7 +315,6 @@ impl TypeState {
         Some((resources, removed, keys))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of the loop above")]
     fn note(
         &mut self,
         key: ResourceKey,

@@ -109,7 +109,7 @@ async fn preconditions(backend: &Backend) {
     let Ok(Outcome::Deleted(keys)) = one(&*store, delete_if(&key, Expect::Version(3))).await else {
         panic!()
     };
-    assert_eq!(keys, [key.clone()]);
+    assert_eq!(keys, std::slice::from_ref(&key));
     // A new object of the same name is not the old one.
     one(&*store, put_if(&key, "3", Expect::Absent)).await.unwrap();
     let after = stored(&*store, &key).await.unwrap();
