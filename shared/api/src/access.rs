@@ -42,6 +42,8 @@ impl Subjects {
 pub struct Access {
     /// Whoever calls directly from this host is the administrator.
     pub localhost_is_admin: bool,
+    /// Whoever has shown a good client certificate is the administrator.
+    pub admin_client_certificates: bool,
     /// Bearers of user tokens are who the token says. If not, the header is not looked at.
     pub user_tokens: bool,
     /// Callers without credentials may write. Kuma allows it; we do not by default.
@@ -54,6 +56,12 @@ pub struct Access {
     pub generate_zone_token: Subjects,
     /// Issue user tokens.
     pub generate_user_token: Subjects,
+    /// See the configuration of proxies.
+    pub view_config_dump: Subjects,
+    /// See statistics of proxies.
+    pub view_stats: Subjects,
+    /// See clusters of proxies.
+    pub view_clusters: Subjects,
     /// See the configuration of the control plane.
     pub control_plane_metadata: Subjects,
 }
@@ -62,12 +70,16 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             localhost_is_admin: true,
+            admin_client_certificates: false,
             user_tokens: true,
             anonymous_writes: false,
             admin_resources: Subjects::admins(),
             generate_dataplane_token: Subjects::admins(),
             generate_zone_token: Subjects::admins(),
             generate_user_token: Subjects::admins(),
+            view_config_dump: Subjects::everybody(),
+            view_stats: Subjects::everybody(),
+            view_clusters: Subjects::everybody(),
             control_plane_metadata: Subjects::everybody(),
         }
     }

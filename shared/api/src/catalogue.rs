@@ -101,6 +101,11 @@ pub(crate) fn resources(mode: &Mode, read_only: bool) -> Resources {
     Resources { resources: Kind::all().filter(|k| !k.row().plural.is_empty()).map(entry).collect() }
 }
 
+/// Do items of `from` count as rules without conditions?
+pub(crate) fn is_from_as_rules(kind: Kind) -> bool {
+    traits(kind).is_from_as_rules
+}
+
 /// Which parts the spec of a policy has (`spec/rest-api.md` 5).
 fn traits(kind: Kind) -> PolicyTraits {
     let (to, from, rules, from_as_rules) = match kind.name() {

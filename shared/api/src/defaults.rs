@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 use sunbear_model::{
-    Kind, ResourceKey, Spec, Typed,
+    Kind, ResourceKey, Spec, Typed, label,
     validation::{Mode, compute_labels},
 };
 use sunbear_proto::kuma::{mesh::v1alpha1::Mesh, system::v1alpha1 as system};
 use sunbear_security::{
+    ca::{self, CaError},
     signing_key::{self, SigningKeyError, USER_TOKEN_KEY, ZONE_TOKEN_KEY, dataplane_token_key},
     token::{self, IssueError, SigningKey, UserClaims},
 };
@@ -21,6 +22,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    authority,
     problem::{Problem, chain},
     state::Hooks,
     tokens::{FIRST_KEY, newest_key},
@@ -33,6 +35,9 @@ pub const CLUSTER_ID: &str = "kuma-cluster-id";
 /// Name of the GlobalSecret that holds a token of the administrator.
 pub const ADMIN_USER_TOKEN: &str = "admin-user-token";
 
+/// Name of the GlobalSecret with the authority of the admin interfaces of a zone's Envoys.
+pub const ENVOY_ADMIN_CA: &str = "envoy-admin-ca";
+
 /// Name of the mesh that is there from the start.
 const DEFAULT_MESH: &str = "default";
 
@@ -40,7 +45,8 @@ const DEFAULT_MESH: &str = "default";
 /// the same time. Each loss means that somebody else has succeeded.
 const ATTEMPTS: usize = 5;
 
-/// Adds the default policies and the signing key to new meshes.
+/// Adds the default policies and the signing key to new meshes, and builtin certificate authorities
+/// to all that name them.
 #[derive(Debug, Clone)]
 pub struct MeshDefaults {
     /// Which kind of control plane this is.
@@ -57,11 +63,26 @@ impl Hooks for MeshDefaults {
         snapshot: &Snapshot,
         key: &ResourceKey,
         spec: &Spec,
+        now: OffsetDateTime,
     ) -> Result<Vec<Change>, Problem> {
         let Typed::Mesh(mesh) = spec.typed() else { return Ok(Vec::new()) };
-        new_mesh(&self.mode, snapshot, &key.name, mesh).map_err(|error| {
+        new_mesh(&self.mode, snapshot, &key.name, mesh, now).map_err(|error| {
             tracing::error!(error = %chain(&error), mesh = %key.name, "defaults of a mesh failed");
             Problem::internal("Failed to create a resource")
+        })
+    }
+
+    fn before_update(
+        &self,
+        snapshot: &Snapshot,
+        key: &ResourceKey,
+        spec: &Spec,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Change>, Problem> {
+        let Typed::Mesh(mesh) = spec.typed() else { return Ok(Vec::new()) };
+        authority::missing_secrets(snapshot, &key.name, mesh, now).map_err(|error| {
+            tracing::error!(error = %chain(&error), mesh = %key.name, "authority of a mesh failed");
+            Problem::internal("Failed to update a resource")
         })
     }
 }
@@ -74,6 +95,8 @@ pub struct DefaultsSettings {
     pub mode: Mode,
     /// Do not make the mesh `default`.
     pub skip_mesh_creation: bool,
+    /// Do not make generators of host names.
+    pub skip_hostname_generators: bool,
     /// Make a token for the administrator.
     pub bootstrap_admin_token: bool,
     /// The time.
@@ -83,9 +106,15 @@ pub struct DefaultsSettings {
 /// Why the objects of a new installation could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum DefaultsError {
+    /// No keys of a mesh.
+    #[error("could not make what belongs to a mesh")]
+    Mesh(#[from] NewMeshError),
     /// No signing key.
     #[error("could not make a signing key")]
     Key(#[from] SigningKeyError),
+    /// No certificate authority.
+    #[error("could not make a certificate authority")]
+    Authority(#[from] CaError),
     /// No token.
     #[error("could not issue the admin token")]
     Token(#[from] IssueError),
@@ -156,6 +185,16 @@ fn missing(snapshot: &Snapshot, settings: &DefaultsSettings) -> Result<Vec<Chang
         let token = token::issue(&claims, key, Uuid::new_v4(), now, token::DEFAULT_VALIDITY)?;
         changes.push(global_secret(ADMIN_USER_TOKEN, token.into_bytes()));
     }
+    if !matches!(mode, Mode::Global { .. }) && absent(Kind::GLOBAL_SECRET, ENVOY_ADMIN_CA) {
+        let pair = ca::make_envoy_admin(Uuid::new_v4(), (settings.clock)())?;
+        let both = format!("{}{}", pair.cert_pem, pair.key_pem);
+        changes.push(global_secret(ENVOY_ADMIN_CA, both.into_bytes()));
+    }
+    if !settings.skip_hostname_generators {
+        changes.extend(
+            hostname_generators(mode).into_iter().filter(|c| snapshot.get(&c.key).is_none()),
+        );
+    }
     if matches!(mode, Mode::FederatedZone { .. }) {
         return Ok(changes);
     }
@@ -176,9 +215,20 @@ fn missing(snapshot: &Snapshot, settings: &DefaultsSettings) -> Result<Vec<Chang
         let spec = Spec::from_message(Kind::MESH, &mesh);
         let labels = compute_labels(mode, &key, &spec, BTreeMap::new());
         changes.push(create(key, spec, labels, OwnerRef::None));
-        changes.extend(new_mesh(mode, snapshot, DEFAULT_MESH, &mesh)?);
+        changes.extend(new_mesh(mode, snapshot, DEFAULT_MESH, &mesh, (settings.clock)())?);
     }
     Ok(changes)
+}
+
+/// Why what belongs to a mesh could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum NewMeshError {
+    /// No signing key.
+    #[error("could not make a signing key")]
+    Key(#[from] SigningKeyError),
+    /// No certificate authority.
+    #[error("could not make a certificate authority")]
+    Authority(#[from] CaError),
 }
 
 /// What comes with a new mesh. What is there already, from an earlier mesh of the name, stays.
@@ -187,9 +237,10 @@ fn new_mesh(
     snapshot: &Snapshot,
     name: &str,
     mesh: &Mesh,
-) -> Result<Vec<Change>, SigningKeyError> {
+    now: OffsetDateTime,
+) -> Result<Vec<Change>, NewMeshError> {
     let owner = OwnerRef::Key(ResourceKey::new(Kind::MESH, "", name));
-    let mut changes = Vec::new();
+    let mut changes = authority::missing_secrets(snapshot, name, mesh, now)?;
     let prefix = dataplane_token_key(name);
     if newest_key(snapshot, &prefix, Some(name)).is_none() {
         let secret = signing_key::secret_name(&prefix, FIRST_KEY);
@@ -226,8 +277,81 @@ fn global_secret(name: &str, value: Vec<u8>) -> Change {
     create(key, secret_spec(Kind::GLOBAL_SECRET, value), BTreeMap::new(), OwnerRef::None)
 }
 
-fn secret_spec(kind: Kind, value: Vec<u8>) -> Spec {
+pub(crate) fn secret_spec(kind: Kind, value: Vec<u8>) -> Spec {
     Spec::from_message(kind, &system::Secret { data: Some(value) })
+}
+
+/// The generators of host names: on a global for services that zones share, in a zone for its own.
+fn hostname_generators(mode: &Mode) -> Vec<Change> {
+    const HEADLESS: &str = "k8s.kuma.io/is-headless-service";
+    let Some(kind) = Kind::by_name("HostnameGenerator") else { return Vec::new() };
+    let (origin, labels) = match mode {
+        Mode::Global { .. } => (label::ORIGIN_GLOBAL, BTreeMap::new()),
+        Mode::FederatedZone { .. } | Mode::StandaloneZone { .. } => {
+            let origin = (label::ORIGIN.to_owned(), label::ORIGIN_ZONE.to_owned());
+            (label::ORIGIN_ZONE, BTreeMap::from([origin]))
+        }
+    };
+    let of = |selected: &str, more: &[(&str, &str)]| {
+        let mut wanted = json!({label::ORIGIN: origin});
+        for (key, value) in more {
+            wanted[*key] = (*value).into();
+        }
+        json!({selected: {"matchLabels": wanted}})
+    };
+    let universal = (label::ENV, "universal");
+    let kubernetes = (label::ENV, "kubernetes");
+    let generators = match mode {
+        Mode::Global { .. } => vec![
+            (
+                "synced-mesh-multi-zone-service",
+                of("meshMultiZoneService", &[]),
+                "{{ .DisplayName }}.mzsvc.mesh.local",
+            ),
+            (
+                "synced-kube-mesh-service",
+                of("meshService", &[kubernetes, (HEADLESS, "false")]),
+                "{{ .DisplayName }}.{{ .Namespace }}.svc.{{ .Zone }}.mesh.local",
+            ),
+            (
+                "synced-headless-kube-mesh-service",
+                of("meshService", &[kubernetes, (HEADLESS, "true")]),
+                "{{ label \"statefulset.kubernetes.io/pod-name\" }}.\
+                 {{ label \"k8s.kuma.io/service-name\" }}.{{ .Namespace }}.svc.{{ .Zone }}.\
+                 mesh.local",
+            ),
+            (
+                "synced-universal-mesh-service",
+                of("meshService", &[universal]),
+                "{{ .DisplayName }}.svc.{{ .Zone }}.mesh.local",
+            ),
+            (
+                "synced-mesh-external-service",
+                of("meshExternalService", &[]),
+                "{{ .DisplayName }}.extsvc.mesh.local",
+            ),
+        ],
+        Mode::FederatedZone { .. } | Mode::StandaloneZone { .. } => vec![
+            (
+                "local-mesh-external-service",
+                of("meshExternalService", &[]),
+                "{{ .DisplayName }}.extsvc.mesh.local",
+            ),
+            (
+                "local-universal-mesh-service",
+                of("meshService", &[]),
+                "{{ .DisplayName }}.svc.mesh.local",
+            ),
+        ],
+    };
+    generators
+        .into_iter()
+        .map(|(name, selector, template)| {
+            let spec = json!({"selector": selector, "template": template});
+            let spec = Spec::from_wire(kind, spec.to_string().into_bytes());
+            create(ResourceKey::new(kind, "", name), spec, labels.clone(), OwnerRef::None)
+        })
+        .collect()
 }
 
 /// The default policies, by type and beginning of the name.

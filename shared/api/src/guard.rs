@@ -7,12 +7,14 @@ use sunbear_model::{
     validation::{self, Violations},
 };
 use sunbear_proto::kuma::mesh::v1alpha1::Mesh;
+use sunbear_security::ca;
 use sunbear_store::Snapshot;
 
-use crate::{dataplane::membership_violation, problem::Problem, state::ApiState};
+use crate::{authority, dataplane::membership_violation, problem::Problem, state::ApiState};
 
 /// May the object be stored so?
 pub(crate) fn check_put(
+    snapshot: &Snapshot,
     title: &str,
     key: &ResourceKey,
     spec: &Spec,
@@ -26,7 +28,7 @@ pub(crate) fn check_put(
                 None => violations.extend(validation::validate_new_mesh_name(&key.name)),
                 Some(old) => check_backend(old.as_mesh(), new, &mut violations),
             }
-            violations.extend(validation::validate_ca_backends(&key.name, new));
+            violations.extend(authority::check(snapshot, &key.name, new));
             refuse(title, &violations)
         }
         Typed::Dataplane(dataplane) => {
@@ -84,7 +86,7 @@ pub(crate) fn check_delete(
     refuse(title, &violations)
 }
 
-fn is_online(snapshot: &Snapshot, zone: &str) -> bool {
+pub(crate) fn is_online(snapshot: &Snapshot, zone: &str) -> bool {
     let insight = snapshot.get(&ResourceKey::new(Kind::ZONE_INSIGHT, "", zone));
     insight.and_then(|i| i.as_zone_insight()).is_some_and(|i| {
         i.subscriptions.iter().any(|s| s.connect_time.is_some() && s.disconnect_time.is_none())
@@ -101,9 +103,10 @@ fn check_secret(snapshot: &Snapshot, secret: &ResourceKey, violations: &mut Viol
     for backend in backends.into_iter().flatten() {
         let name = backend.get("name").and_then(Value::as_str).unwrap_or_default();
         let used = match backend.get("type").and_then(Value::as_str) {
-            Some("builtin") => ["cert", "key"]
-                .map(|part| format!("{}.ca-builtin-{part}-{name}", secret.mesh))
-                .contains(&secret.name.to_string()),
+            Some("builtin") => {
+                *secret.name == *ca::builtin_cert_secret(&secret.mesh, name)
+                    || *secret.name == *ca::builtin_key_secret(&secret.mesh, name)
+            }
             _ => ["/conf/cert/secret", "/conf/key/secret"]
                 .iter()
                 .any(|path| backend.pointer(path).and_then(Value::as_str) == Some(&*secret.name)),

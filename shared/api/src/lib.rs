@@ -7,12 +7,19 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod access;
+mod authority;
 mod catalogue;
+mod cors;
 mod dataplane;
 pub mod defaults;
+mod global_insight;
 mod guard;
 mod index;
+mod inspect;
+mod kri;
+mod kubernetes;
 mod list;
+mod openapi;
 mod page;
 mod problem;
 mod read;
@@ -27,7 +34,9 @@ mod write;
 
 pub use access::{Access, Subjects};
 pub use dataplane::membership_violation;
+pub use inspect::{AdminBackend, AdminError, AdminFuture, AdminQuestion, NoAdmin, redact};
+pub use openapi::document as openapi_document;
 pub use problem::{Parameter, Problem};
 pub use service::{REVISION_HEADER, authenticate, router};
-pub use state::{ApiState, ControlPlane, Hooks, Issuers, NoHooks};
-pub use user::{OverTls, PeerAddr, User};
+pub use state::{ApiState, ControlPlane, Hooks, Issuers, NoHooks, Options, UserTokenKeys};
+pub use user::{ClientCertificate, OverTls, PeerAddr, User};

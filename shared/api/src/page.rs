@@ -78,10 +78,15 @@ pub(crate) struct Page {
 impl Page {
     /// Reads `size` and `offset`.
     pub(crate) fn parse(query: &Query) -> Result<Self, Problem> {
+        Self::parse_titled(query, TITLE)
+    }
+
+    /// Reads `size` and `offset`; problems have this title.
+    pub(crate) fn parse_titled(query: &Query, title: &str) -> Result<Self, Problem> {
         let size = match query.first("size") {
             "" => DEFAULT_SIZE,
             text => size(text).map_err(|reason| {
-                Problem::new(StatusCode::BAD_REQUEST, TITLE, "Invalid page size")
+                Problem::new(StatusCode::BAD_REQUEST, title, "Invalid page size")
                     .with("size", reason)
             })?,
         };
@@ -89,7 +94,7 @@ impl Page {
             "" => 0,
             text => offset(text).map_err(|reason| {
                 let detail = format!("invalid: invalid offset: {reason}");
-                Problem::new(StatusCode::BAD_REQUEST, TITLE, detail)
+                Problem::new(StatusCode::BAD_REQUEST, title, detail)
             })?,
         };
         Ok(Self { size, offset })

@@ -120,6 +120,8 @@ impl Problem {
                 unavailable()
             }
             StoreError::Corrupt(_)
+            | StoreError::SecretKeyMissing { .. }
+            | StoreError::SecretUnreadable { .. }
             | StoreError::Locked(_)
             | StoreError::Settings(_)
             | StoreError::Other(_) => {

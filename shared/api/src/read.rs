@@ -7,6 +7,7 @@ use sunbear_model::{Codec, Kind, Resource, ResourceKey, rest};
 use sunbear_store::Snapshot;
 
 use crate::{
+    kubernetes,
     problem::Problem,
     reply,
     service::Call,
@@ -26,8 +27,26 @@ pub(crate) fn item(call: &Call<'_>, item: &Item) -> Result<Response, Problem> {
     }
     let key = ResourceKey::new(item.kind, &item.mesh, &item.name);
     let resource = snapshot.get(&key).ok_or_else(|| Problem::not_found(TITLE))?;
-    check_format(call)?;
-    Ok(reply::json(StatusCode::OK, &show(&snapshot, resource, item.view)))
+    formatted(call, &snapshot, resource, item.view)
+}
+
+/// An object in the format that the query asks for.
+pub(crate) fn formatted(
+    call: &Call<'_>,
+    snapshot: &Snapshot,
+    resource: &Resource,
+    view: View,
+) -> Result<Response, Problem> {
+    let query = call.query();
+    let body = match query.first("format") {
+        "" | "universal" => show(snapshot, resource, view),
+        "k8s" | "kubernetes" => kubernetes::show(resource, query.first("namespace")),
+        _ => {
+            let reason = "\"format\" must be one of [\"k8s\", \"kubernetes\", \"universal\"]";
+            return Err(Problem::invalid_field(TITLE, "", reason));
+        }
+    };
+    Ok(reply::json(StatusCode::OK, &body))
 }
 
 /// Objects of mesh scope are only there if their mesh is.
@@ -36,13 +55,6 @@ pub(crate) fn require_mesh(snapshot: &Snapshot, kind: Kind, mesh: &str) -> Resul
         return Ok(());
     }
     Err(Problem::not_found("Failed to retrieve Mesh"))
-}
-
-fn check_format(call: &Call<'_>) -> Result<(), Problem> {
-    match call.query().first("format") {
-        "" | "universal" => Ok(()),
-        _ => Err(Problem::invalid_field(TITLE, "", "\"format\" must be one of [\"universal\"]")),
-    }
 }
 
 /// An object as clients see it.
@@ -77,7 +89,7 @@ fn member_name(kind: Kind) -> String {
 }
 
 /// The JSON form of a spec alone.
-fn spec(resource: &Resource) -> Value {
+pub(crate) fn spec(resource: &Resource) -> Value {
     let wire = resource.spec.wire();
     let value = match resource.key.kind.row().codec {
         Codec::Proto(message) => sunbear_proto::json::write(message, wire).ok(),

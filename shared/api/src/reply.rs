@@ -27,6 +27,11 @@ pub(crate) fn token(token: String) -> Response {
     with_body(StatusCode::OK, TOKEN_TEXT, Body::from(token))
 }
 
+/// A body as it is: JSON or plain text.
+pub(crate) fn raw(json: bool, body: impl Into<Body>) -> Response {
+    with_body(StatusCode::OK, if json { JSON } else { TOKEN_TEXT }, body.into())
+}
+
 /// Nothing but a status.
 pub(crate) fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());

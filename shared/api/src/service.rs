@@ -9,14 +9,14 @@ use http::{
 use sunbear_store::Revision;
 
 use crate::{
-    access, catalogue, index, list,
+    access, catalogue, cors, global_insight, index, inspect, kri, list, openapi,
     page::Query,
     problem::Problem,
     read, reply,
     state::ApiState,
     target::{Target, Token},
     tokens,
-    user::{self, User},
+    user::{self, ClientCertificate, User},
     write,
 };
 
@@ -43,8 +43,22 @@ impl Call<'_> {
 }
 
 async fn serve(State(api): State<Arc<ApiState>>, request: Request<Body>) -> Response {
+    let origin = cors::origin(&api, request.headers());
+    if let Some(origin) = &origin
+        && let Some(reply) = cors::preflight(origin, &request)
+    {
+        return reply;
+    }
+    let mut response = answer(&api, request).await;
+    if let Some(origin) = origin {
+        cors::allow(origin, &mut response);
+    }
+    response
+}
+
+async fn answer(api: &ApiState, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    let Some(target) = Target::parse(parts.uri.path()) else {
+    let Some(target) = path(api, parts.uri.path()).and_then(Target::parse) else {
         return reply::page_not_found();
     };
     let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
@@ -54,10 +68,22 @@ async fn serve(State(api): State<Arc<ApiState>>, request: Request<Body>) -> Resp
     if matches!(*method, Method::PUT | Method::POST) && !is_json(&parts.headers) {
         return reply::unsupported_media_type();
     }
-    if !accepts(&parts.headers, matches!(target, Target::Token(_))) {
+    if !accepts(&parts.headers, target.is_text()) {
         return reply::not_acceptable();
     }
-    handle(&api, target, &parts, body).await.unwrap_or_else(IntoResponse::into_response)
+    handle(api, target, &parts, body).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// A path without the base path. The issuer of user tokens is not below it.
+fn path<'p>(api: &ApiState, path: &'p str) -> Option<&'p str> {
+    let base = api.options.base_path.trim_end_matches('/');
+    if path == "/tokens/user" {
+        return Some(path);
+    }
+    match path.strip_prefix(base)? {
+        "" => Some("/"),
+        rest => rest.starts_with('/').then_some(rest),
+    }
 }
 
 async fn handle(
@@ -66,8 +92,12 @@ async fn handle(
     parts: &Parts,
     body: Body,
 ) -> Result<Response, Problem> {
-    // The index is for everybody, whatever they say of themselves.
-    let user = if target == Target::Index { User::anonymous() } else { authenticate(api, parts)? };
+    // The index is for everybody, whatever they say of themselves, and so is the description.
+    let user = if matches!(target, Target::Index | Target::OpenApi) {
+        User::anonymous()
+    } else {
+        authenticate(api, parts)?
+    };
     let call = Call { api, user, parts };
     match target {
         Target::Index => Ok(reply::json(StatusCode::OK, &index::index(api))),
@@ -83,6 +113,17 @@ async fn handle(
         Target::Resources => {
             Ok(reply::json(StatusCode::OK, &catalogue::resources(&api.mode, api.read_only)))
         }
+        Target::GlobalInsight => {
+            let insight = global_insight::global_insight(&api.world.snapshot(), (api.clock)());
+            Ok(reply::json(StatusCode::OK, &insight))
+        }
+        Target::GlobalInsights => {
+            let insights = global_insight::global_insights(&api.world.snapshot(), (api.clock)());
+            Ok(reply::json(StatusCode::OK, &insights))
+        }
+        Target::OpenApi => Ok(reply::raw(true, openapi::body())),
+        Target::Kri(kri) => kri::item(&call, &kri),
+        Target::Inspect(target) => inspect::inspect(&call, &target).await,
         Target::Token(Token::Dataplane) => tokens::dataplane(&call, body).await,
         Target::Token(Token::Zone) => tokens::zone(&call, body).await,
         Target::Token(Token::User) => tokens::user(&call, body).await,
@@ -98,6 +139,10 @@ pub fn authenticate(api: &ApiState, parts: &Parts) -> Result<User, Problem> {
     if api.access.localhost_is_admin && user::is_direct_and_local(parts) {
         return Ok(User::admin());
     }
+    if api.access.admin_client_certificates {
+        let shown = parts.extensions.get::<ClientCertificate>().is_some();
+        return Ok(if shown { User::admin() } else { User::anonymous() });
+    }
     let bearer = parts
         .headers
         .get(header::AUTHORIZATION)
@@ -107,7 +152,8 @@ pub fn authenticate(api: &ApiState, parts: &Parts) -> Result<User, Problem> {
     match bearer {
         None => Ok(User::anonymous()),
         Some(token) => {
-            tokens::user_of(&api.world.snapshot(), token, (api.clock)()).map_err(|error| {
+            let keys = &api.options.user_token_keys;
+            tokens::user_of(&api.world.snapshot(), token, keys, (api.clock)()).map_err(|error| {
                 tracing::info!(%error, "user token refused");
                 Problem::unauthenticated()
             })

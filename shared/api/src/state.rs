@@ -1,12 +1,16 @@
 //! What the handlers know.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sunbear_model::{Kind, ResourceKey, Spec, validation::Mode};
 use sunbear_store::{Change, Snapshot, World};
 use time::OffsetDateTime;
 
-use crate::{access::Access, problem::Problem};
+use crate::{
+    access::Access,
+    inspect::{AdminBackend, NoAdmin},
+    problem::Problem,
+};
 
 /// All that the API needs. Built once, by the binary.
 pub struct ApiState {
@@ -30,6 +34,48 @@ pub struct ApiState {
     pub hooks: Arc<dyn Hooks>,
     /// The time.
     pub clock: fn() -> OffsetDateTime,
+    /// What most installations leave alone.
+    pub options: Options,
+}
+
+/// What most installations leave alone.
+#[derive(Clone)]
+pub struct Options {
+    /// Path that all is served under.
+    pub base_path: String,
+    /// Origins of pages that may call from browsers; each may be a regular expression. None: no page
+    /// of another origin may.
+    pub cors_allowed_domains: Vec<String>,
+    /// Keys that user tokens are checked with.
+    pub user_token_keys: UserTokenKeys,
+    /// Asks Envoys.
+    pub envoy_admin: Arc<dyn AdminBackend>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            base_path: "/".to_owned(),
+            cors_allowed_domains: Vec::new(),
+            user_token_keys: UserTokenKeys::default(),
+            envoy_admin: Arc::new(NoAdmin),
+        }
+    }
+}
+
+/// Keys that user tokens are checked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserTokenKeys {
+    /// Look keys up in secrets.
+    pub use_secrets: bool,
+    /// Public keys, or private ones, in PEM, by id. They come first.
+    pub keys: BTreeMap<String, Vec<u8>>,
+}
+
+impl Default for UserTokenKeys {
+    fn default() -> Self {
+        Self { use_secrets: true, keys: BTreeMap::new() }
+    }
 }
 
 /// A control plane, as it introduces itself.
@@ -69,8 +115,8 @@ impl Default for Issuers {
 /// What a control plane adds to writes over REST. The additions are committed in the same
 /// transaction, after the object itself.
 pub trait Hooks: Send + Sync {
-    /// Does anything come with new objects of this type? If not, [`Hooks::before_create`] is not
-    /// called for them.
+    /// Does anything come with objects of this type? If not, the other methods are not called for
+    /// them.
     fn concerns(&self, kind: Kind) -> bool;
 
     /// Changes that belong to the creation of this object. Runs on a thread that may block.
@@ -79,7 +125,20 @@ pub trait Hooks: Send + Sync {
         snapshot: &Snapshot,
         key: &ResourceKey,
         spec: &Spec,
+        now: OffsetDateTime,
     ) -> Result<Vec<Change>, Problem>;
+
+    /// Changes that belong to the replacement of this object by one with this spec. Runs on a
+    /// thread that may block.
+    fn before_update(
+        &self,
+        _snapshot: &Snapshot,
+        _key: &ResourceKey,
+        _spec: &Spec,
+        _now: OffsetDateTime,
+    ) -> Result<Vec<Change>, Problem> {
+        Ok(Vec::new())
+    }
 }
 
 /// Adds nothing.
@@ -96,6 +155,7 @@ impl Hooks for NoHooks {
         _: &Snapshot,
         _: &ResourceKey,
         _: &Spec,
+        _: OffsetDateTime,
     ) -> Result<Vec<Change>, Problem> {
         Ok(Vec::new())
     }

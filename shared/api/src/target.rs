@@ -17,12 +17,59 @@ pub(crate) enum Target {
     Policies,
     /// `/_resources`
     Resources,
+    /// `/global-insight`
+    GlobalInsight,
+    /// `/global-insights`
+    GlobalInsights,
+    /// `/openapi.json`
+    OpenApi,
+    /// `/_kri/…`
+    Kri(String),
     /// `/tokens/…`
     Token(Token),
     /// All objects of a type, in one mesh or everywhere.
     Collection(Collection),
     /// One object.
     Item(Item),
+    /// What an object does, or what is done to it.
+    Inspect(Inspect),
+}
+
+/// A question about one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Inspect {
+    pub(crate) kind: Kind,
+    /// Empty for types of global scope.
+    pub(crate) mesh: String,
+    pub(crate) name: String,
+    pub(crate) aspect: Aspect,
+}
+
+/// What is asked about an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aspect {
+    /// Of a proxy: the configuration dump of its Envoy.
+    ConfigDump,
+    /// Of a proxy: the statistics of its Envoy.
+    Stats,
+    /// Of a proxy: the clusters of its Envoy.
+    Clusters,
+    /// Of a proxy: something that Envoy is not asked for.
+    Unknown,
+    /// Of a policy or gateway: the Dataplanes that it acts on, and where.
+    Dataplanes,
+    /// Of a policy or service: a list of the Dataplanes that it selects.
+    Selected,
+    /// Of a Dataplane: what is attached where.
+    Policies,
+    /// Of a Dataplane: merged configurations, in the older form.
+    Rules,
+    /// Of a Dataplane or gateway: merged configurations.
+    MergedRules,
+    /// Of a Dataplane: its configuration as it would be generated; not on a global.
+    Config,
+    /// Of a Dataplane: what exists only where meshes have MeshServices.
+    Exclusive(&'static str),
 }
 
 /// Kinds of tokens that are issued.
@@ -79,6 +126,10 @@ impl Target {
             ["who-am-i"] => Some(Self::WhoAmI),
             ["policies"] => Some(Self::Policies),
             ["_resources"] => Some(Self::Resources),
+            ["global-insight"] => Some(Self::GlobalInsight),
+            ["global-insights"] => Some(Self::GlobalInsights),
+            ["openapi.json"] => Some(Self::OpenApi),
+            ["_kri", kri] => Some(Self::Kri((*kri).to_owned())),
             ["tokens", "dataplane"] => Some(Self::Token(Token::Dataplane)),
             ["tokens", "zone"] => Some(Self::Token(Token::Zone)),
             ["tokens", "user"] => Some(Self::Token(Token::User)),
@@ -94,12 +145,30 @@ impl Target {
         }
     }
 
+    /// Answers may be plain text.
+    pub(crate) fn is_text(&self) -> bool {
+        match self {
+            Self::Token(_) => true,
+            Self::Inspect(inspect) => matches!(inspect.aspect, Aspect::Stats | Aspect::Clusters),
+            _ => false,
+        }
+    }
+
     /// Methods that the path takes. HEAD goes wherever GET goes.
     pub(crate) fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Index | Self::Config | Self::WhoAmI | Self::Policies | Self::Resources => GET,
+            Self::Index
+            | Self::Config
+            | Self::WhoAmI
+            | Self::Policies
+            | Self::Resources
+            | Self::GlobalInsight
+            | Self::GlobalInsights
+            | Self::OpenApi
+            | Self::Kri(_)
+            | Self::Inspect(_)
+            | Self::Collection(_) => GET,
             Self::Token(_) => POST,
-            Self::Collection(_) => GET,
             Self::Item(Item { view: View::Overview, .. }) => GET,
             Self::Item(_) => ITEM,
         }
@@ -156,6 +225,53 @@ fn below(kind: Kind, mesh: Option<&str>, view: View, rest: &[&str]) -> Option<Ta
         ["_overview"] if overviews => Some(list(View::Overview)),
         [name] => item(name, view),
         [name, "_overview"] if overviews => item(name, View::Overview),
+        [name, rest @ ..] if view == View::Plain && kind.is_mesh_scoped() == mesh.is_some() => {
+            let aspect = aspect(kind, rest)?;
+            let mesh = mesh.unwrap_or_default().to_owned();
+            Some(Target::Inspect(Inspect { kind, mesh, name: (*name).to_owned(), aspect }))
+        }
+        _ => None,
+    }
+}
+
+/// Has the type a proxy whose Envoy can be asked?
+pub(crate) fn is_proxy(kind: Kind) -> bool {
+    matches!(kind, Kind::DATAPLANE | Kind::ZONE_INGRESS | Kind::ZONE_EGRESS)
+}
+
+/// Can the type be asked for the places where it is attached?
+pub(crate) fn is_attached(kind: Kind) -> bool {
+    kind == Kind::MESH_GATEWAY || kind.row().policy && kind.name() != "VirtualOutbound"
+}
+
+fn aspect(kind: Kind, rest: &[&str]) -> Option<Aspect> {
+    let dataplane = kind == Kind::DATAPLANE;
+    match rest {
+        ["policies"] if dataplane => Some(Aspect::Policies),
+        ["rules"] if dataplane => Some(Aspect::Rules),
+        ["_rules"] if dataplane || kind == Kind::MESH_GATEWAY => Some(Aspect::MergedRules),
+        ["_config"] if dataplane || kind == Kind::MESH_GATEWAY => Some(Aspect::Config),
+        ["_layout"] if dataplane => Some(Aspect::Exclusive("_layout")),
+        ["_policies"] | ["_inbounds" | "_outbounds", _, "_policies"] if dataplane => {
+            Some(Aspect::Exclusive("_policies"))
+        }
+        ["_outbounds", _, "_routes"] | ["_outbounds", _, "_routes", _, "_policies"]
+            if dataplane =>
+        {
+            Some(Aspect::Exclusive("_policies"))
+        }
+        ["xds"] if is_proxy(kind) => Some(Aspect::ConfigDump),
+        ["stats"] if is_proxy(kind) => Some(Aspect::Stats),
+        ["clusters"] if is_proxy(kind) => Some(Aspect::Clusters),
+        [_] if is_proxy(kind) => Some(Aspect::Unknown),
+        ["dataplanes"] if is_attached(kind) => Some(Aspect::Dataplanes),
+        // The second spelling is what `kumactl` asks for.
+        ["_resources" | "-resources", "dataplanes"]
+            if kind.row().policy || kind.name() == "MeshService" =>
+        {
+            Some(Aspect::Selected)
+        }
+        ["_dataplanes"] if kind.name() == "MeshService" => Some(Aspect::Selected),
         _ => None,
     }
 }
@@ -194,6 +310,10 @@ mod tests {
 
     fn item(kind: Kind, mesh: &str, name: &str, view: View) -> Option<Target> {
         Some(Target::Item(Item { kind, mesh: mesh.into(), name: name.into(), view }))
+    }
+
+    fn inspect(kind: Kind, mesh: &str, name: &str, aspect: Aspect) -> Option<Target> {
+        Some(Target::Inspect(Inspect { kind, mesh: mesh.into(), name: name.into(), aspect }))
     }
 
     #[test]
@@ -235,6 +355,24 @@ mod tests {
             ("/meshes/m/meshgateways/g/_overview", None),
             ("/meshes/m/meshgateways/_overview", item(Kind::MESH_GATEWAY, "m", "_overview", plain)),
             ("//", None),
+            ("/meshes/m/dataplanes/d/xds", inspect(Kind::DATAPLANE, "m", "d", Aspect::ConfigDump)),
+            ("/meshes/m/dataplanes/d/x", inspect(Kind::DATAPLANE, "m", "d", Aspect::Unknown)),
+            ("/meshes/m/dataplanes/d/x/y", None),
+            ("/meshes/m/dataplanes+insights/d/xds", None),
+            ("/dataplanes/d/xds", None),
+            ("/zone-ingresses/i/stats", inspect(Kind::ZONE_INGRESS, "", "i", Aspect::Stats)),
+            (
+                "/meshes/m/meshgateways/g/dataplanes",
+                inspect(Kind::MESH_GATEWAY, "m", "g", Aspect::Dataplanes),
+            ),
+            ("/meshes/m/meshgateways/g/_resources/dataplanes", None),
+            (
+                "/meshes/m/meshtimeouts/t/-resources/dataplanes",
+                inspect(Kind::MESH_TIMEOUT, "m", "t", Aspect::Selected),
+            ),
+            ("/meshes/m/virtual-outbounds/v/dataplanes", None),
+            ("/meshes/m/secrets/s/dataplanes", None),
+            ("/_kri/kri_m____x_", Some(Target::Kri("kri_m____x_".into()))),
             ("/meshes//meshgateways", list(Kind::MESH_GATEWAY, Some(""), plain)),
         ] {
             assert_eq!(Target::parse(path), want, "{path}");

@@ -18,7 +18,10 @@ use sunbear_store::Snapshot;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::{access, problem::Problem, problem::chain, reply, service::Call, user::User, write};
+use crate::{
+    access, problem::Problem, problem::chain, reply, service::Call, state::UserTokenKeys,
+    user::User, write,
+};
 
 /// Name of the secret that lists revoked user tokens.
 const USER_REVOCATIONS: &str = "user-token-revocations";
@@ -252,6 +255,7 @@ pub(crate) fn newest_key(
 pub(crate) fn user_of(
     snapshot: &Snapshot,
     token: &str,
+    keys: &UserTokenKeys,
     now: OffsetDateTime,
 ) -> Result<User, TokenError> {
     let secret = |name: &str| {
@@ -260,8 +264,9 @@ pub(crate) fn user_of(
     };
     let kid = token::kid_of(token)?;
     let name = signing_key::secret_name(USER_TOKEN_KEY, &kid);
-    let key =
-        secret(&name).ok_or(TokenError::SigningKeyNotFound { kid, secret: name, mesh: None })?;
+    let stored = || if keys.use_secrets { secret(&name) } else { None };
+    let key = keys.keys.get(&kid).cloned().or_else(stored);
+    let key = key.ok_or(TokenError::SigningKeyNotFound { kid, secret: name, mesh: None })?;
     let revoked = secret(USER_REVOCATIONS).unwrap_or_default();
     let revoked = Revocations::parse(&String::from_utf8_lossy(&revoked));
     let Verified { claims, .. } = token::verify::<UserClaims>(token, &key, &revoked, now)?;

@@ -14,6 +14,11 @@ pub struct PeerAddr(pub SocketAddr);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverTls;
 
+/// The client has shown a certificate that its connection was checked with. Whoever terminates TLS
+/// puts it into the extensions of each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientCertificate;
+
 const ADMIN: &str = "mesh-system:admin";
 const ANONYMOUS: &str = "mesh-system:anonymous";
 pub(crate) const AUTHENTICATED: &str = "mesh-system:authenticated";

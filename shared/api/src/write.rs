@@ -77,8 +77,8 @@ pub(crate) async fn put(call: &Call<'_>, item: Item, body: Body) -> Result<Respo
         let snapshot = api.world.snapshot();
         let plan = plan_put(call, &snapshot, &wanted)?;
         let mut changes = vec![plan.change];
-        if plan.title == CREATE && api.hooks.concerns(wanted.key.kind) {
-            changes.extend(hook(api, &snapshot, &changes).await?);
+        if api.hooks.concerns(wanted.key.kind) {
+            changes.extend(hook(api, &snapshot, plan.title, &changes).await?);
         }
         match commit(call, plan.title, changes, "REST PUT").await? {
             Ok(committed) => return Ok(written(&committed, plan.warnings)),
@@ -238,7 +238,7 @@ fn plan_put(call: &Call<'_>, snapshot: &Snapshot, wanted: &Wanted) -> Result<Pla
     if current.is_none() {
         spec = dataplane::awaiting_probes(spec);
     }
-    guard::check_put(title, key, &spec, current.map(|r| &**r), mesh.map(|r| &**r))?;
+    guard::check_put(snapshot, title, key, &spec, current.map(|r| &**r), mesh.map(|r| &**r))?;
 
     let unknown = body.unknown.iter().map(|field| format!("unknown field {field:?} was ignored"));
     let warnings = unknown.chain(validation::warnings(key, &labels, &spec)).collect();
@@ -281,10 +281,11 @@ fn plan_delete(
     Ok(changes)
 }
 
-/// What the control plane adds to the creation of the one object in `changes`.
+/// What the control plane adds to the write of the one object in `changes`.
 async fn hook(
     api: &ApiState,
     snapshot: &Arc<Snapshot>,
+    title: &'static str,
     changes: &[Change],
 ) -> Result<Vec<Change>, Problem> {
     let Some(Change { key, op: Operation::Put { spec, .. } }) = changes.first() else {
@@ -292,12 +293,19 @@ async fn hook(
     };
     let (hooks, snapshot) = (Arc::clone(&api.hooks), Arc::clone(snapshot));
     let (key, spec) = (key.clone(), spec.clone());
-    let added = tokio::task::spawn_blocking(move || hooks.before_create(&snapshot, &key, &spec));
+    let now = (api.clock)();
+    let added = tokio::task::spawn_blocking(move || {
+        if title == CREATE {
+            hooks.before_create(&snapshot, &key, &spec, now)
+        } else {
+            hooks.before_update(&snapshot, &key, &spec, now)
+        }
+    });
     match added.await {
         Ok(added) => added,
         Err(error) => {
             tracing::error!(%error, "hook was aborted");
-            Err(Problem::internal(CREATE))
+            Err(Problem::internal(title))
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod document;
 pub mod kind;
 pub mod label;
+pub mod matching;
 pub mod name;
 pub mod resource;
 pub mod rest;

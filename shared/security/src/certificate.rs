@@ -66,7 +66,7 @@ pub enum CertificateError {
 pub struct PemPair {
     /// Certificate.
     pub cert_pem: String,
-    /// Private key, PKCS#8.
+    /// Private key.
     pub key_pem: String,
 }
 

@@ -6,7 +6,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod ca;
 pub mod certificate;
+pub mod client_trust;
 pub mod signing_key;
 pub mod token;
 pub mod trust;

@@ -5,7 +5,7 @@ use rcgen::{KeyPair, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize};
 use rustls_pki_types::PrivateKeyDer;
 use x509_parser::asn1_rs::{FromDer, Integer, OctetString, Sequence};
 
-const PRIVATE: &str = "RSA PRIVATE KEY";
+pub(crate) const PRIVATE: &str = "RSA PRIVATE KEY";
 const PUBLIC: &str = "RSA PUBLIC KEY";
 
 /// Beginning of the names of zone token keys.
@@ -107,7 +107,7 @@ fn is_public(der: &[u8]) -> bool {
 }
 
 /// PKCS#8 is a version, an algorithm and, in an octet string, the PKCS#1 structure.
-fn unwrap_pkcs8(der: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn unwrap_pkcs8(der: &[u8]) -> Option<Vec<u8>> {
     let (_, outer) = Sequence::from_der(der).ok()?;
     let (rest, _version) = Integer::from_der(&outer.content).ok()?;
     let (rest, _algorithm) = Sequence::from_der(rest).ok()?;
@@ -115,7 +115,7 @@ fn unwrap_pkcs8(der: &[u8]) -> Option<Vec<u8>> {
     Some(key.as_ref().to_vec())
 }
 
-fn to_pem(tag: &str, der: Vec<u8>) -> String {
+pub(crate) fn to_pem(tag: &str, der: Vec<u8>) -> String {
     // Go ends lines with a line feed alone.
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new(tag, der), config)

@@ -104,7 +104,7 @@ impl ServerCertVerifier for Verifier {
                 now,
             );
         }
-        check_validity_and_purpose(end_entity, now)?;
+        check_validity_and_purpose(end_entity, Purpose::Server, now)?;
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -132,9 +132,17 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// What a certificate is shown for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Server,
+    Client,
+}
+
 /// What webpki would check beside the chain and the name.
-fn check_validity_and_purpose(
+pub(crate) fn check_validity_and_purpose(
     certificate: &CertificateDer<'_>,
+    purpose: Purpose,
     now: UnixTime,
 ) -> Result<(), rustls::Error> {
     use rustls::CertificateError as Error;
@@ -148,10 +156,14 @@ fn check_validity_and_purpose(
     }
     let purposes = parsed.extended_key_usage().map_err(|_| Error::BadEncoding)?;
     match purposes {
-        Some(purposes) if !purposes.value.server_auth && !purposes.value.any => {
-            Err(Error::InvalidPurpose.into())
+        None => Ok(()),
+        Some(purposes) => {
+            let good = match purpose {
+                Purpose::Server => purposes.value.server_auth,
+                Purpose::Client => purposes.value.client_auth,
+            };
+            if good || purposes.value.any { Ok(()) } else { Err(Error::InvalidPurpose.into()) }
         }
-        Some(_) | None => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ async fn with_keys() -> Cp {
     let settings = DefaultsSettings {
         mode: global(),
         skip_mesh_creation: true,
+        skip_hostname_generators: false,
         bootstrap_admin_token: true,
         clock: OffsetDateTime::now_utc,
     };

@@ -14,6 +14,7 @@ fn settings(mode: Mode) -> DefaultsSettings {
     DefaultsSettings {
         mode,
         skip_mesh_creation: false,
+        skip_hostname_generators: false,
         bootstrap_admin_token: true,
         clock: OffsetDateTime::now_utc,
     }
@@ -106,6 +107,11 @@ async fn new_installations() {
         "GlobalSecret//admin-user-token",
         "GlobalSecret//user-token-signing-key-1",
         "GlobalSecret//zone-token-signing-key-1",
+        "HostnameGenerator//synced-headless-kube-mesh-service",
+        "HostnameGenerator//synced-kube-mesh-service",
+        "HostnameGenerator//synced-mesh-external-service",
+        "HostnameGenerator//synced-mesh-multi-zone-service",
+        "HostnameGenerator//synced-universal-mesh-service",
         "Mesh//default",
         "MeshCircuitBreaker/default/mesh-circuit-breaker-all-default",
         "MeshRetry/default/mesh-retry-all-default",
@@ -137,12 +143,24 @@ async fn modes_and_switches() {
     ensure_defaults(&cp.world, &settings(zone("east"))).await.unwrap();
     assert_eq!(
         keys(&cp),
-        ["GlobalSecret//admin-user-token", "GlobalSecret//user-token-signing-key-1"]
+        [
+            "GlobalSecret//admin-user-token",
+            "GlobalSecret//envoy-admin-ca",
+            "GlobalSecret//user-token-signing-key-1",
+            "HostnameGenerator//local-mesh-external-service",
+            "HostnameGenerator//local-universal-mesh-service",
+        ]
     );
+    let generator = cp.get("/hostnamegenerators/local-universal-mesh-service").await.json();
+    assert_eq!(generator["labels"], json!({"kuma.io/origin": "zone"}));
+    let selector = json!({"meshService": {"matchLabels": {"kuma.io/origin": "zone"}}});
+    let spec = json!({"selector": selector, "template": "{{ .DisplayName }}.svc.mesh.local"});
+    assert_eq!(generator["spec"], spec);
 
     let cp = Cp::empty(standalone(), |_| {}).await;
     let settings = DefaultsSettings {
         skip_mesh_creation: true,
+        skip_hostname_generators: true,
         bootstrap_admin_token: false,
         ..settings(standalone())
     };
@@ -151,6 +169,7 @@ async fn modes_and_switches() {
         keys(&cp),
         [
             "Config//kuma-cluster-id",
+            "GlobalSecret//envoy-admin-ca",
             "GlobalSecret//user-token-signing-key-1",
             "GlobalSecret//zone-token-signing-key-1",
         ]
@@ -167,7 +186,7 @@ async fn several_replicas_at_once() {
         tokio::join!(ensure_defaults(&cp.world, &settings), ensure_defaults(&cp.world, &settings),);
     assert_eq!(a.unwrap(), b.unwrap());
     assert_eq!(cp.stored(Kind::CONFIG, "", CLUSTER_ID).unwrap()["config"], "theirs");
-    assert_eq!(keys(&cp).len(), 10);
+    assert_eq!(keys(&cp).len(), 15);
     // The administrator's token is by the key that has stayed.
     let body = json!({"name": "x", "validFor": "1h"});
     assert_eq!(cp.send(http::Method::POST, "/tokens/user", Some(&body)).await.status, 200);

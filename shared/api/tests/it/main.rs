@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod access;
+mod authorities;
 mod bad_input;
 mod defaults;
+mod inspect;
 mod lists;
+mod openapi;
+mod options;
 mod read;
 mod replay;
 mod rules;

@@ -13,7 +13,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
 use sunbear_api::{
-    Access, ApiState, ControlPlane, Issuers, NoHooks, PeerAddr, REVISION_HEADER, router,
+    Access, ApiState, ControlPlane, Issuers, NoHooks, Options, PeerAddr, REVISION_HEADER, router,
 };
 use sunbear_model::{Kind, ResourceKey, Spec, rest, validation::Mode};
 use sunbear_store::{
@@ -90,6 +90,7 @@ impl Cp {
             unsafe_delete: false,
             hooks: Arc::new(NoHooks),
             clock: OffsetDateTime::now_utc,
+            options: Options::default(),
         };
         change(&mut state);
         Self { world, router: router(state), store, feed: tokio::spawn(feed) }

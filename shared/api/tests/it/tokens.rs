@@ -22,6 +22,7 @@ async fn with_keys() -> Cp {
     let settings = DefaultsSettings {
         mode: global(),
         skip_mesh_creation: false,
+        skip_hostname_generators: false,
         bootstrap_admin_token: false,
         clock: OffsetDateTime::now_utc,
     };
