@@ -1,5 +1,6 @@
 //! The global control plane: REST and KDS over one store.
 
+mod envoy_admin;
 mod zone_tokens;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -7,7 +8,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use sunbear_api::{
-    ApiState,
+    ApiState, Options,
     defaults::{DefaultsSettings, MeshDefaults, ensure_defaults},
 };
 use sunbear_control_plane::{
@@ -64,7 +65,11 @@ fn main() -> ExitCode {
         }),
         Command::Secrets { action: SecretsAction::Rotate } => runtime.block_on(async {
             let rotated = storage::rotate_secrets(&loaded.config.store).await?;
-            info!(sealed = rotated.sealed, unchanged = rotated.unchanged, "secrets are encrypted with the first key");
+            info!(
+                sealed = rotated.sealed,
+                unchanged = rotated.unchanged,
+                "secrets are encrypted with the first key"
+            );
             Ok(true)
         }),
     };
@@ -158,7 +163,7 @@ async fn run(loaded: Loaded<GlobalConfig>) -> Result<bool> {
         limits: Limits { drain: Duration::from_secs(3), ..Limits::default() },
     };
     tasks.spawn_essential("kds", server.run(tasks.token()));
-    tasks.spawn("kds streams", kds.run(tasks.token()));
+    tasks.spawn("kds streams", Arc::clone(&kds).run(tasks.token()));
 
     let state = ApiState {
         world,
@@ -171,7 +176,10 @@ async fn run(loaded: Loaded<GlobalConfig>) -> Result<bool> {
         read_only: config.api.read_only,
         unsafe_delete: config.store.unsafe_delete,
         clock,
-        options: serving::options(&config.api)?,
+        options: Options {
+            envoy_admin: Arc::new(envoy_admin::ThroughZones(Arc::clone(&kds))),
+            ..serving::options(&config.api)?
+        },
     };
     serving::api(&tasks, &config.api, &config.general, &instance, state).await?;
     serving::diagnostics(&tasks, &config.diagnostics, &config.general, &instance, &readiness)

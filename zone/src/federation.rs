@@ -18,6 +18,8 @@ use sunbear_runtime::{
 use sunbear_store::{Batch, BatchMode, Change, World};
 use time::OffsetDateTime;
 
+use crate::envoy_admin::LocalProxies;
+
 /// Keeps exactly one Zone object in the zone's own store: its own.
 pub(crate) async fn enter_own_zone(world: &World, zone: &str) -> Result<()> {
     let own = ResourceKey::new(Kind::ZONE, "", zone);
@@ -87,7 +89,7 @@ pub(crate) fn start(
             },
             max_message: global.max_message_size,
             token,
-            admin: None,
+            admin: Some(Arc::new(LocalProxies(world.clone()))),
             gzip: true,
         },
     )?;

@@ -1,6 +1,7 @@
 //! A zone control plane: serves the proxies of its zone, and keeps in sync with its global, if it
 //! has one.
 
+mod envoy_admin;
 mod federation;
 mod proxies;
 
@@ -9,7 +10,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use sunbear_api::{
-    ApiState, Hooks, NoHooks,
+    ApiState, Hooks, NoHooks, Options,
     defaults::{DefaultsSettings, MeshDefaults, ensure_defaults},
 };
 use sunbear_control_plane::{
@@ -64,7 +65,11 @@ fn main() -> ExitCode {
         }),
         Command::Secrets { action: SecretsAction::Rotate } => runtime.block_on(async {
             let rotated = storage::rotate_secrets(&loaded.config.store).await?;
-            info!(sealed = rotated.sealed, unchanged = rotated.unchanged, "secrets are encrypted with the first key");
+            info!(
+                sealed = rotated.sealed,
+                unchanged = rotated.unchanged,
+                "secrets are encrypted with the first key"
+            );
             Ok(true)
         }),
     };
@@ -147,7 +152,7 @@ async fn run(loaded: Loaded<ZoneConfig>) -> Result<bool> {
         None => Arc::new(MeshDefaults { mode: mode.clone() }),
     };
     let state = ApiState {
-        world,
+        world: world.clone(),
         hooks,
         mode,
         identity: serving::introduction(&instance, ""),
@@ -157,7 +162,10 @@ async fn run(loaded: Loaded<ZoneConfig>) -> Result<bool> {
         read_only: config.api.read_only,
         unsafe_delete: config.store.unsafe_delete,
         clock,
-        options: serving::options(&config.api)?,
+        options: Options {
+            envoy_admin: Arc::new(envoy_admin::LocalProxies(world.clone())),
+            ..serving::options(&config.api)?
+        },
     };
     serving::api(&tasks, &config.api, &config.general, &instance, state).await?;
     serving::diagnostics(&tasks, &config.diagnostics, &config.general, &instance, &readiness)

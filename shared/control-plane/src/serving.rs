@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use anyhow::{Context as _, Result};
 use axum::{Router, extract::Request, middleware};
 use sunbear_api::{
-    Access, ApiState, ClientCertificate, ControlPlane, Issuers, Options, OverTls, PeerAddr, Subjects,
-    UserTokenKeys,
+    Access, ApiState, ClientCertificate, ControlPlane, Issuers, Options, OverTls, PeerAddr,
+    Subjects, UserTokenKeys,
 };
 use sunbear_runtime::{
     config::{self, ApiAuthentication, Grant, PublicKeySource, ServerTls, TlsFiles, TlsVersion},

@@ -162,7 +162,12 @@ const fn insight(name: &'static str, plural: &'static str, message: &'static str
 
 /// The table, by name.
 static ROWS: &[TypeRow] = &[
-    legacy("CircuitBreaker", "circuit-breakers", "circuit-breaker", "kuma.mesh.v1alpha1.CircuitBreaker"),
+    legacy(
+        "CircuitBreaker",
+        "circuit-breakers",
+        "circuit-breaker",
+        "kuma.mesh.v1alpha1.CircuitBreaker",
+    ),
     TypeRow {
         name: "Config",
         scope: Scope::Global,
@@ -184,9 +189,19 @@ static ROWS: &[TypeRow] = &[
     insight("DataplaneInsight", "dataplane-insights", "kuma.mesh.v1alpha1.DataplaneInsight"),
     TypeRow {
         policy: false,
-        ..legacy("ExternalService", "external-services", "external-service", "kuma.mesh.v1alpha1.ExternalService")
+        ..legacy(
+            "ExternalService",
+            "external-services",
+            "external-service",
+            "kuma.mesh.v1alpha1.ExternalService",
+        )
     },
-    legacy("FaultInjection", "fault-injections", "fault-injection", "kuma.mesh.v1alpha1.FaultInjection"),
+    legacy(
+        "FaultInjection",
+        "fault-injections",
+        "fault-injection",
+        "kuma.mesh.v1alpha1.FaultInjection",
+    ),
     TypeRow {
         name: "GlobalSecret",
         plural: "globalsecrets",
@@ -202,7 +217,16 @@ static ROWS: &[TypeRow] = &[
     legacy("HealthCheck", "health-checks", "healthcheck", "kuma.mesh.v1alpha1.HealthCheck"),
     TypeRow {
         scope: Scope::Global,
-        ..core("HostnameGenerator", "hostnamegenerators", "hostnamegenerator", "hg", false, true, true, false)
+        ..core(
+            "HostnameGenerator",
+            "hostnamegenerators",
+            "hostnamegenerator",
+            "hg",
+            false,
+            true,
+            true,
+            false,
+        )
     },
     TypeRow {
         name: "Mesh",
@@ -217,7 +241,16 @@ static ROWS: &[TypeRow] = &[
     },
     target_ref("MeshAccessLog", "meshaccesslogs", "meshaccesslog", "mal", true),
     target_ref("MeshCircuitBreaker", "meshcircuitbreakers", "meshcircuitbreaker", "mcb", false),
-    core("MeshExternalService", "meshexternalservices", "meshexternalservice", "extsvc", true, true, true, false),
+    core(
+        "MeshExternalService",
+        "meshexternalservices",
+        "meshexternalservice",
+        "extsvc",
+        true,
+        true,
+        true,
+        false,
+    ),
     target_ref("MeshFaultInjection", "meshfaultinjections", "meshfaultinjection", "mfi", false),
     TypeRow {
         name: "MeshGateway",
@@ -229,7 +262,12 @@ static ROWS: &[TypeRow] = &[
         zone_to_global: true,
         ..ROW
     },
-    legacy("MeshGatewayRoute", "meshgatewayroutes", "meshgatewayroute", "kuma.mesh.v1alpha1.MeshGatewayRoute"),
+    legacy(
+        "MeshGatewayRoute",
+        "meshgatewayroutes",
+        "meshgatewayroute",
+        "kuma.mesh.v1alpha1.MeshGatewayRoute",
+    ),
     target_ref("MeshHTTPRoute", "meshhttproutes", "meshhttproute", "mhttpr", false),
     target_ref("MeshHealthCheck", "meshhealthchecks", "meshhealthcheck", "mhc", false),
     core("MeshIdentity", "meshidentities", "meshidentity", "mid", true, true, true, false),
@@ -241,10 +279,34 @@ static ROWS: &[TypeRow] = &[
         writable: Writable::Never,
         ..ROW
     },
-    target_ref("MeshLoadBalancingStrategy", "meshloadbalancingstrategies", "meshloadbalancingstrategy", "mlbs", false),
+    target_ref(
+        "MeshLoadBalancingStrategy",
+        "meshloadbalancingstrategies",
+        "meshloadbalancingstrategy",
+        "mlbs",
+        false,
+    ),
     target_ref("MeshMetric", "meshmetrics", "meshmetric", "mm", true),
-    core("MeshMultiZoneService", "meshmultizoneservices", "meshmultizoneservice", "mzsvc", true, true, false, false),
-    core("MeshOpenTelemetryBackend", "meshopentelemetrybackends", "meshopentelemetrybackend", "motb", true, true, true, false),
+    core(
+        "MeshMultiZoneService",
+        "meshmultizoneservices",
+        "meshmultizoneservice",
+        "mzsvc",
+        true,
+        true,
+        false,
+        false,
+    ),
+    core(
+        "MeshOpenTelemetryBackend",
+        "meshopentelemetrybackends",
+        "meshopentelemetrybackend",
+        "motb",
+        true,
+        true,
+        true,
+        false,
+    ),
     target_ref("MeshPassthrough", "meshpassthroughs", "meshpassthrough", "mp", false),
     target_ref("MeshProxyPatch", "meshproxypatches", "meshproxypatch", "mpp", false),
     target_ref("MeshRateLimit", "meshratelimits", "meshratelimit", "mrl", false),
@@ -254,9 +316,24 @@ static ROWS: &[TypeRow] = &[
     target_ref("MeshTLS", "meshtlses", "meshtls", "mtls", false),
     target_ref("MeshTimeout", "meshtimeouts", "meshtimeout", "mt", false),
     target_ref("MeshTrace", "meshtraces", "meshtrace", "mtr", true),
-    target_ref("MeshTrafficPermission", "meshtrafficpermissions", "meshtrafficpermission", "mtp", false),
+    target_ref(
+        "MeshTrafficPermission",
+        "meshtrafficpermissions",
+        "meshtrafficpermission",
+        "mtp",
+        false,
+    ),
     core("MeshTrust", "meshtrusts", "meshtrust", "mtrust", true, true, true, false),
-    core("MeshZoneAddress", "meshzoneaddresses", "meshzoneaddress", "mza", false, false, true, true),
+    core(
+        "MeshZoneAddress",
+        "meshzoneaddresses",
+        "meshzoneaddress",
+        "mza",
+        false,
+        false,
+        true,
+        true,
+    ),
     legacy("ProxyTemplate", "proxytemplates", "proxytemplate", "kuma.mesh.v1alpha1.ProxyTemplate"),
     legacy("RateLimit", "rate-limits", "rate-limit", "kuma.mesh.v1alpha1.RateLimit"),
     legacy("Retry", "retries", "retry", "kuma.mesh.v1alpha1.Retry"),
@@ -280,10 +357,20 @@ static ROWS: &[TypeRow] = &[
     },
     legacy("Timeout", "timeouts", "timeout", "kuma.mesh.v1alpha1.Timeout"),
     legacy("TrafficLog", "traffic-logs", "traffic-log", "kuma.mesh.v1alpha1.TrafficLog"),
-    legacy("TrafficPermission", "traffic-permissions", "traffic-permission", "kuma.mesh.v1alpha1.TrafficPermission"),
+    legacy(
+        "TrafficPermission",
+        "traffic-permissions",
+        "traffic-permission",
+        "kuma.mesh.v1alpha1.TrafficPermission",
+    ),
     legacy("TrafficRoute", "traffic-routes", "traffic-route", "kuma.mesh.v1alpha1.TrafficRoute"),
     legacy("TrafficTrace", "traffic-traces", "traffic-trace", "kuma.mesh.v1alpha1.TrafficTrace"),
-    legacy("VirtualOutbound", "virtual-outbounds", "virtual-outbound", "kuma.mesh.v1alpha1.VirtualOutbound"),
+    legacy(
+        "VirtualOutbound",
+        "virtual-outbounds",
+        "virtual-outbound",
+        "kuma.mesh.v1alpha1.VirtualOutbound",
+    ),
     core("Workload", "workloads", "workload", "wl", true, false, true, false),
     TypeRow {
         name: "Zone",
@@ -323,7 +410,11 @@ static ROWS: &[TypeRow] = &[
     },
     TypeRow {
         scope: Scope::Global,
-        ..insight("ZoneIngressInsight", "zone-ingress-insights", "kuma.mesh.v1alpha1.ZoneIngressInsight")
+        ..insight(
+            "ZoneIngressInsight",
+            "zone-ingress-insights",
+            "kuma.mesh.v1alpha1.ZoneIngressInsight",
+        )
     },
     TypeRow {
         name: "ZoneInsight",

@@ -54,7 +54,12 @@ mod tests {
             ("default", "edge-gw-1", vec!["zone-1"], "edge-gw-1-6894c4d4wvfb46v6"),
             ("", "zi-1", vec!["zone-1"], "zi-1-2d8w9vd5b9fd9xbv"),
             ("default", "dp-1", vec!["zone-1", "kuma-demo"], "dp-1-cwf7zzcv4bw74bc2"),
-            ("default", "default-timeout-global", vec![], "default-timeout-global-54dbd4c66zwbcf9c"),
+            (
+                "default",
+                "default-timeout-global",
+                vec![],
+                "default-timeout-global-54dbd4c66zwbcf9c",
+            ),
             ("default", "redis-zone-1", vec!["zone-1"], "redis-zone-1-2v6wfvvcvbc9f55d"),
             (
                 "producer-policy-flow",

@@ -122,7 +122,8 @@ pub fn read_as(kind: Kind, body: &Value) -> Result<Desired, BodyError> {
             let unknown = map
                 .keys()
                 .filter(|k| {
-                    !ENVELOPE.contains(&k.as_str()) && !matches!(k.as_str(), "spec" | "status" | "snis")
+                    !ENVELOPE.contains(&k.as_str())
+                        && !matches!(k.as_str(), "spec" | "status" | "snis")
                 })
                 .cloned()
                 .collect();

@@ -84,7 +84,7 @@ const WHEN_DEFINED: &str = "has to be greater than 0 when defined";
 fn circuit_breaker(policy: &CircuitBreaker, violations: &mut Violations) {
     connection(&policy.sources, SERVICE_SELECTOR, &policy.destinations, ONLY_SERVICE, violations);
     let path = Path::at("conf");
-    let conf = policy.conf.clone().unwrap_or_default();
+    let conf = policy.conf.unwrap_or_default();
     let no_detector = conf.detectors.as_ref().is_none_or(|d| *d == Default::default());
     let no_threshold =
         conf.thresholds.as_ref().is_none_or(|t| *t == circuit_breaker::conf::Thresholds::default());
