@@ -4,6 +4,7 @@
 //! Input comes from users and from the network, so size, nesting and alias expansion are bounded
 //! before anything is built from it.
 
+mod booleans;
 mod locate;
 mod value;
 mod weight;
@@ -14,6 +15,7 @@ use serde_json::Value;
 use sunbear_proto::json::ReadError;
 
 use crate::rest::{self, BodyError, Desired};
+use value::Booleans;
 
 /// The longest text that is read.
 pub const MAX_BYTES: usize = 10 * 1024 * 1024;
@@ -146,10 +148,11 @@ pub fn parse(
             field: String::new(),
             message,
         };
-        match value::parse(part.text()) {
+        match value::parse(part.text(), Booleans::Yaml1_1) {
             Ok(Value::Null) => {}
-            Ok(value @ Value::Object(_)) => {
+            Ok(mut value @ Value::Object(_)) => {
                 index += 1;
+                booleans::settle(&mut value, part.text());
                 documents.push(Document { file: Arc::clone(&file), index, line, value, part });
             }
             Ok(_) => {
@@ -164,6 +167,11 @@ pub fn parse(
         }
     }
     (documents, errors)
+}
+
+/// The value of a YAML or JSON text inside of a resource. The error is one line.
+pub(crate) fn parse_value(text: &str) -> Result<Value, String> {
+    value::parse(text, Booleans::Yaml1_1).map_err(|error| error.message)
 }
 
 /// The text of one document.

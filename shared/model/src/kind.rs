@@ -466,6 +466,8 @@ kinds! {
     SECRET = "Secret";
     /// Services of a mesh, computed.
     SERVICE_INSIGHT = "ServiceInsight";
+    /// Where a sidecar sends traffic.
+    TRAFFIC_ROUTE = "TrafficRoute";
     /// A zone.
     ZONE = "Zone";
     /// A proxy that lets traffic out of a zone.

@@ -20,6 +20,10 @@ pub const NAMESPACE: &str = "k8s.kuma.io/namespace";
 pub const POLICY_ROLE: &str = "kuma.io/policy-role";
 /// `sidecar`, `gateway`, `zoneingress` or `zoneegress`.
 pub const PROXY_TYPE: &str = "kuma.io/proxy-type";
+/// `enabled` on a Dataplane with a listener that lets other zones' traffic in.
+pub const LISTENER_ZONE_INGRESS: &str = "kuma.io/listener-zoneingress";
+/// `enabled` on a Dataplane with a listener that lets traffic out of the zone.
+pub const LISTENER_ZONE_EGRESS: &str = "kuma.io/listener-zoneegress";
 /// `enabled` or `disabled`: overrides whether an object is synced.
 pub const KDS_SYNC: &str = "kuma.io/kds-sync";
 /// Zone-local; not sent to the global.
@@ -29,5 +33,7 @@ pub const WORKLOAD: &str = "kuma.io/workload";
 
 /// Service tag of a proxy, destination or selector.
 pub const SERVICE_TAG: &str = "kuma.io/service";
+/// Tag by which an egress tells apart the ExternalServices of one service.
+pub const EXTERNAL_SERVICE_TAG: &str = "kuma.io/external-service-name";
 /// Protocol tag.
 pub const PROTOCOL_TAG: &str = "kuma.io/protocol";

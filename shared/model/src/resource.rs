@@ -10,7 +10,7 @@ use sunbear_proto::kuma::{mesh::v1alpha1 as mesh, system::v1alpha1 as system};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{kind::Kind, label};
+use crate::{kind::Kind, label, validation::Path};
 
 /// Identity of an object. Orders by type, mesh, name, which is the order of lists.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +51,9 @@ pub struct Spec {
     kind: Kind,
     wire: Arc<[u8]>,
     typed: OnceLock<Typed>,
+    /// Fields that were written down empty, where validation tells that from absent. The wire does
+    /// not, and neither does anything else.
+    given_empty: Option<Arc<[String]>>,
 }
 
 /// The typed view of a spec that we interpret.
@@ -81,12 +84,24 @@ pub enum Typed {
 impl Spec {
     /// A spec from its wire bytes.
     pub fn from_wire(kind: Kind, wire: impl Into<Arc<[u8]>>) -> Self {
-        Self { kind, wire: wire.into(), typed: OnceLock::new() }
+        Self { kind, wire: wire.into(), typed: OnceLock::new(), given_empty: None }
     }
 
     /// A spec from a message. The caller gives the message that the kind names.
     pub fn from_message<M: prost::Message>(kind: Kind, message: &M) -> Self {
         Self::from_wire(kind, message.encode_to_vec())
+    }
+
+    /// The same spec, with what validation should know of its text.
+    pub(crate) fn with_given_empty(mut self, fields: Vec<String>) -> Self {
+        self.given_empty = (!fields.is_empty()).then(|| fields.into());
+        self
+    }
+
+    /// Was the field at this path written down, but empty?
+    pub(crate) fn given_empty(&self, path: &Path) -> bool {
+        let path = path.as_str();
+        self.given_empty.as_ref().is_some_and(|fields| fields.iter().any(|field| field == path))
     }
 
     /// Wire bytes: protobuf or JSON text, as the kind's codec says.

@@ -11,6 +11,7 @@ use crate::{
     kind::{Codec, Kind},
     label,
     resource::{Resource, ResourceKey, Spec},
+    validation,
 };
 
 /// Keys of the envelope; everything else belongs to the spec of a flat type.
@@ -106,7 +107,11 @@ pub fn read_as(kind: Kind, body: &Value) -> Result<Desired, BodyError> {
     let (spec, unknown) = match kind.row().codec {
         Codec::Proto(message) => {
             let decoded = json::read(message, body, ENVELOPE)?;
-            (Spec::from_wire(kind, decoded.wire), decoded.unknown)
+            let mut spec = Spec::from_wire(kind, decoded.wire);
+            if kind == Kind::TRAFFIC_ROUTE {
+                spec = spec.with_given_empty(validation::traffic_route_given_empty(body));
+            }
+            (spec, decoded.unknown)
         }
         Codec::Json { .. } => {
             let spec = match map.get("spec") {

@@ -5,14 +5,22 @@
 mod dataplane;
 mod defaults;
 mod envelope;
+mod envoy;
 mod gateway;
 mod gateway_route;
 mod kubernetes;
 mod mesh;
 mod policies;
 mod proxies;
+mod proxy_template;
+mod schema;
 mod tags;
+mod target_policies;
+mod target_ref;
+mod template;
+mod traffic_route;
 mod values;
+mod virtual_outbound;
 
 use std::fmt;
 
@@ -27,6 +35,8 @@ pub use envelope::{
     validate_immutable_labels, validate_workload_label, warnings, zone_name_is_valid,
 };
 pub use mesh::{validate_ca_backends, validate_new_mesh_name};
+pub use proxy_template::PROFILES;
+pub(crate) use traffic_route::given_empty as traffic_route_given_empty;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +117,11 @@ impl Path {
         Self(format!("{}[{index}]", self.0))
     }
 
+    /// The path as text.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The value of a key of the map at this path.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
@@ -167,7 +182,18 @@ fn quoted(text: &str) -> String {
 
 /// The rules for the spec of a type. Types without rules, and those that this release does not
 /// interpret, have none. No rule depends on the key so far; some types' rules will.
-pub fn validate_spec(kind: Kind, _mesh: &str, _name: &str, spec: &Spec) -> Violations {
+pub fn validate_spec(kind: Kind, mesh: &str, name: &str, spec: &Spec) -> Violations {
+    validate_spec_with(kind, mesh, name, spec, PROFILES)
+}
+
+/// As [`validate_spec`], with the profiles that a ProxyTemplate may import.
+pub fn validate_spec_with(
+    kind: Kind,
+    _mesh: &str,
+    _name: &str,
+    spec: &Spec,
+    profiles: &[&str],
+) -> Violations {
     let mut violations = Violations::default();
     match spec.typed() {
         Typed::Dataplane(dataplane) => dataplane::validate(dataplane, &mut violations),
@@ -179,7 +205,8 @@ pub fn validate_spec(kind: Kind, _mesh: &str, _name: &str, spec: &Spec) -> Viola
         }
         Typed::ZoneEgress(egress) => proxies::validate_zone_egress(egress, &mut violations),
         Typed::ZoneIngress(ingress) => proxies::validate_zone_ingress(ingress, &mut violations),
-        Typed::Opaque => policies::validate(kind, spec.wire(), &mut violations),
+        Typed::Opaque => policies::validate(kind, spec, profiles, &mut violations),
+        Typed::Json(value) => target_policies::validate(kind, value, &mut violations),
         Typed::Malformed(error) => {
             violations.push("", format!("the spec does not decode: {error}"));
         }
@@ -187,8 +214,7 @@ pub fn validate_spec(kind: Kind, _mesh: &str, _name: &str, spec: &Spec) -> Viola
         | Typed::DataplaneInsight(_)
         | Typed::Secret(_)
         | Typed::Zone(_)
-        | Typed::ZoneInsight(_)
-        | Typed::Json(_) => {}
+        | Typed::ZoneInsight(_) => {}
     }
     violations
 }

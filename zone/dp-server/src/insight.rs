@@ -247,6 +247,11 @@ impl Book {
         Ok(())
     }
 
+    /// Writes what is not yet written about one proxy.
+    pub(crate) async fn write_one(&self, server: &DpServer, proxy: &ProxyKey) -> Result<(), ()> {
+        self.write_batch(server, std::slice::from_ref(proxy)).await
+    }
+
     /// Moves the generation of open subscriptions on, so that others see that they are alive.
     fn show_life(&self, now: Instant, interval: Duration) {
         for record in self.lock().by_id.values_mut() {

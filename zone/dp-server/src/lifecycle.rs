@@ -33,6 +33,8 @@ pub(crate) enum RegisterError {
     Invalid(Violations),
     #[error("{0}")]
     Membership(String),
+    #[error("its insight cannot be written")]
+    Insight,
     #[error(transparent)]
     Change(#[from] ChangeError),
     #[error(transparent)]
@@ -47,7 +49,7 @@ impl From<RegisterError> for Status {
             RegisterError::Invalid(_) => Status::invalid_argument(text),
             RegisterError::Membership(_) => Status::permission_denied(text),
             RegisterError::Change(_) => Status::aborted(text),
-            RegisterError::Store(_) => Status::unavailable(text),
+            RegisterError::Insight | RegisterError::Store(_) => Status::unavailable(text),
         }
     }
 }
@@ -218,6 +220,9 @@ async fn remove(server: &DpServer, proxy: &ProxyKey) -> Result<(), RegisterError
     if snapshot.get(&proxy.resource_key()).is_none() {
         return Ok(());
     }
+    // Who had the proxy last is known when our own part is written.
+    server.insights.write_one(server, proxy).await.map_err(|()| RegisterError::Insight)?;
+    let snapshot = server.world.snapshot();
     let last = snapshot.get(&proxy.insight_key()).and_then(|r| insight::last_instance(r));
     if last.is_some_and(|instance| instance != server.config.instance_id) {
         tracing::info!(%proxy, "proxy has gone to another instance");

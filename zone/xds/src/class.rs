@@ -371,8 +371,10 @@ impl Made {
 
 /// After a template did what it does: clusters and load assignments go together again.
 fn complete(set: &mut ResourceSet) {
-    let wanted: BTreeSet<String> =
-        set.iter(ResourceType::Cluster).filter_map(|c| ClusterDraft::assignment_of(&c.any)).collect();
+    let wanted: BTreeSet<String> = set
+        .iter(ResourceType::Cluster)
+        .filter_map(|c| ClusterDraft::assignment_of(&c.any))
+        .collect();
     let names: Vec<String> = set.names(ResourceType::Endpoint).map(str::to_owned).collect();
     for name in names.iter().filter(|name| !wanted.contains(*name)) {
         set.remove(ResourceType::Endpoint, name);

@@ -97,11 +97,9 @@ impl Origin {
                     (networking.advertised_address.as_str(), networking.advertised_port)
                 })
             }
-            Origin::OfferedThrough(_, _, egress) | Origin::External(_, egress) => {
-                egress_of(egress)
-                    .and_then(|e| e.networking.as_ref())
-                    .map(|networking| (networking.address.as_str(), networking.port))
-            }
+            Origin::OfferedThrough(_, _, egress) | Origin::External(_, egress) => egress_of(egress)
+                .and_then(|e| e.networking.as_ref())
+                .map(|networking| (networking.address.as_str(), networking.port)),
         };
         address.unwrap_or(("", 0))
     }
@@ -268,8 +266,7 @@ impl Endpoints {
     /// First other zones through their ingresses, then the Dataplanes of this zone, then external
     /// services through egresses.
     pub(crate) fn of(ctx: &Context<'_>) -> Self {
-        let mut map =
-            Self { locality: Localities::of(ctx), local_weight: 1, ..Self::default() };
+        let mut map = Self { locality: Localities::of(ctx), local_weight: 1, ..Self::default() };
         let egresses = map.egresses(ctx);
         map.add_remote(ctx, &egresses);
         for dataplane in ctx.list(Kind::DATAPLANE) {
@@ -406,12 +403,11 @@ impl Endpoints {
                 let ingress = Arc::clone(resource);
                 if through_egress {
                     for egress in egresses {
-                        let origin = Origin::OfferedThrough(
-                            Arc::clone(&ingress),
-                            index,
-                            Arc::clone(egress),
-                        );
-                        self.push(name, |s| s.remote.push(Endpoint { origin, weight: 1, priority }));
+                        let origin =
+                            Origin::OfferedThrough(Arc::clone(&ingress), index, Arc::clone(egress));
+                        self.push(name, |s| {
+                            s.remote.push(Endpoint { origin, weight: 1, priority })
+                        });
                     }
                 } else {
                     let origin = Origin::Offered(ingress, index);

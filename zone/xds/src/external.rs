@@ -106,8 +106,7 @@ impl<'a> ExternalServices<'a> {
                 spec,
                 host,
                 port: port.into(),
-                permitted: permissions.is_empty()
-                    || permissions.permit(&spec.tags, &ctx.dataplane),
+                permitted: permissions.is_empty() || permissions.permit(&spec.tags, &ctx.dataplane),
                 credentials: OnceCell::new(),
             });
         }
@@ -115,7 +114,9 @@ impl<'a> ExternalServices<'a> {
     }
 
     fn of_service(&self, service: &str) -> impl Iterator<Item = &External<'a>> {
-        self.list.iter().filter(move |e| e.tags().get(label::SERVICE_TAG).is_some_and(|s| s == service))
+        self.list
+            .iter()
+            .filter(move |e| e.tags().get(label::SERVICE_TAG).is_some_and(|s| s == service))
     }
 
     /// How a destination is reached. Of a Dataplane and an external service of one name the
@@ -186,8 +187,7 @@ impl<'a> ExternalServices<'a> {
             set_type(cluster, DiscoveryType::Static);
         }
         cluster.load_assignment = Some(load_assignment(ctx, service, &usable));
-        cluster.transport_socket_matches =
-            usable.iter().filter_map(|e| e.socket_match()).collect();
+        cluster.transport_socket_matches = usable.iter().filter_map(|e| e.socket_match()).collect();
     }
 }
 

@@ -40,7 +40,11 @@ use Arguments::{Header, None as Nothing, OneOf, Optional, Some as Something, Spa
 /// The commands by their arguments, and whether a maximum length may follow. These are the ones
 /// that need no further extension of Envoy.
 const COMMANDS: &[(Arguments, bool, &[&str])] = &[
-    (Header, true, &["REQ", "RESP", "TRAILER", "REQUEST_HEADER", "RESPONSE_HEADER", "RESPONSE_TRAILER"]),
+    (
+        Header,
+        true,
+        &["REQ", "RESP", "TRAILER", "REQUEST_HEADER", "RESPONSE_HEADER", "RESPONSE_TRAILER"],
+    ),
     (Something, true, &["DYNAMIC_METADATA", "ENVIRONMENT", "QUERY_PARAM"]),
     (Something, false, &["CLUSTER_METADATA", "UPSTREAM_METADATA"]),
     (State, true, &["FILTER_STATE", "UPSTREAM_FILTER_STATE"]),
@@ -75,7 +79,16 @@ const COMMANDS: &[(Arguments, bool, &[&str])] = &[
     (OneOf(&["CAMEL_STRING", "SNAKE_STRING", "NUMBER"]), false, &["GRPC_STATUS"]),
     (OneOf(&["ORIG", "DECODED"]), true, &["QUERY_PARAMS"]),
     (
-        OneOf(&["WQ", "NQ", "WQ:ORIG", "NQ:ORIG", "WQ:PATH", "NQ:PATH", "WQ:ORIG_OR_PATH", "NQ:ORIG_OR_PATH"]),
+        OneOf(&[
+            "WQ",
+            "NQ",
+            "WQ:ORIG",
+            "NQ:ORIG",
+            "WQ:PATH",
+            "NQ:PATH",
+            "WQ:ORIG_OR_PATH",
+            "NQ:ORIG_OR_PATH",
+        ]),
         true,
         &["PATH"],
     ),
@@ -234,8 +247,7 @@ fn command(text: &str) -> Result<&str, FormatError> {
     }
     let mut length = None;
     if let Some(after) = rest.strip_prefix(':') {
-        let (digits, after) =
-            after.split_at(after.bytes().take_while(u8::is_ascii_digit).count());
+        let (digits, after) = after.split_at(after.bytes().take_while(u8::is_ascii_digit).count());
         length = Some(digits);
         rest = after;
     }

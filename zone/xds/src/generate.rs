@@ -133,9 +133,9 @@ impl Finished {
             Some(before) => set.share(&before.generated.resources, ResourceType::Cluster),
             None => add_clusters(&mut set, admin, plan, &mut issues),
         }
-        match before.filter(|b| {
-            Arc::ptr_eq(&b.plan.listeners, &plan.listeners) && b.plan.logs == plan.logs
-        }) {
+        match before
+            .filter(|b| Arc::ptr_eq(&b.plan.listeners, &plan.listeners) && b.plan.logs == plan.logs)
+        {
             Some(before) => set.share(&before.generated.resources, ResourceType::Listener),
             None => {
                 for (name, draft) in plan.listeners.iter() {
@@ -213,7 +213,8 @@ fn drop_loose_routes(set: &mut ResourceSet, template: &Template, issues: &mut Is
     for (listener, configs) in &references {
         let missing = configs.iter().find(|name| set.get(ResourceType::Route, name).is_none());
         if let Some(config) = missing {
-            let reason = format!("listener {listener:?} refers to routes {config:?}, which are not there");
+            let reason =
+                format!("listener {listener:?} refers to routes {config:?}, which are not there");
             template.tell(reason, issues);
             set.remove(ResourceType::Listener, listener);
         }

@@ -95,7 +95,11 @@ impl Generator {
     ) -> Result<Arc<Generated>, GenerateError> {
         let mesh = self.proxy.mesh.as_str();
         let relevant = changed.iter().filter(|key| {
-            if key.kind == Kind::MESH { *key.name == *mesh } else { key.mesh.is_empty() || *key.mesh == *mesh }
+            if key.kind == Kind::MESH {
+                *key.name == *mesh
+            } else {
+                key.mesh.is_empty() || *key.mesh == *mesh
+            }
         });
         let kinds = relevant.map(|key| key.kind).collect();
         self.generate(view, Some(&kinds))

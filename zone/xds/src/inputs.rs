@@ -73,8 +73,7 @@ impl Needs {
 
     /// Kinds of all meshes.
     pub(crate) fn everywhere(self) -> BTreeSet<Kind> {
-        let wanted =
-            [(self.other_zones, Kind::ZONE_INGRESS), (self.egresses, Kind::ZONE_EGRESS)];
+        let wanted = [(self.other_zones, Kind::ZONE_INGRESS), (self.egresses, Kind::ZONE_EGRESS)];
         wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, kind)| kind).collect()
     }
 }

@@ -278,8 +278,7 @@ impl ResourceSet {
         rds: &BTreeSet<&str>,
     ) -> Result<(), ConsistencyError> {
         let odd = |resource_type, wanted: &BTreeSet<&str>| -> Vec<String> {
-            let missing =
-                wanted.iter().copied().filter(|n| self.get(resource_type, n).is_none());
+            let missing = wanted.iter().copied().filter(|n| self.get(resource_type, n).is_none());
             let extra = self.names(resource_type).filter(|n| !wanted.contains(n));
             missing.chain(extra).map(str::to_owned).collect()
         };

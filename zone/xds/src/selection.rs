@@ -70,9 +70,9 @@ mod tests {
             networking: Some(Networking { gateway: Some(gateway), ..Networking::default() }),
             ..Dataplane::default()
         };
-        let candidates = candidates.iter().filter_map(|r| {
-            Some((&**r, r.as_mesh_gateway()?.selectors.as_slice(), &*r.key.name))
-        });
+        let candidates = candidates
+            .iter()
+            .filter_map(|r| Some((&**r, r.as_mesh_gateway()?.selectors.as_slice(), &*r.key.name)));
         assert_eq!(best(candidates, &dataplane), want);
     }
 

@@ -14,8 +14,8 @@ use sunbear_proto::{
                 lb_endpoint::HostIdentifier,
             },
             trace::v3::{
-                DatadogConfig, ZipkinConfig, tracing::Http as Provider,
-                tracing::http::ConfigType, zipkin_config::CollectorEndpointVersion,
+                DatadogConfig, ZipkinConfig, tracing::Http as Provider, tracing::http::ConfigType,
+                zipkin_config::CollectorEndpointVersion,
             },
         },
         extensions::{
@@ -214,18 +214,25 @@ mod tests {
     fn urls() {
         let parts = |text| {
             Url::parse(text).map(|u| {
-                format!("{} {} {} {} {}", u.place.host, u.place.port, u.place.tls, u.authority, u.path)
+                format!(
+                    "{} {} {} {} {}",
+                    u.place.host, u.place.port, u.place.tls, u.authority, u.path
+                )
             })
         };
         assert_eq!(
             parts("http://zipkin.local:9411/api/v2/spans").as_deref(),
             Some("zipkin.local 9411 false zipkin.local:9411 /api/v2/spans")
         );
-        assert_eq!(
-            parts("HTTPS://u:p@[::1]:80?q#f").as_deref(),
-            Some("::1 80 true [::1]:80 /")
-        );
-        for bad in ["", "zipkin:9411", "http://zipkin/", "http://zipkin:0/", "http://:80/", "http://a:80/b c"] {
+        assert_eq!(parts("HTTPS://u:p@[::1]:80?q#f").as_deref(), Some("::1 80 true [::1]:80 /"));
+        for bad in [
+            "",
+            "zipkin:9411",
+            "http://zipkin/",
+            "http://zipkin:0/",
+            "http://:80/",
+            "http://a:80/b c",
+        ] {
             assert_eq!(parts(bad), None, "{bad}");
         }
     }

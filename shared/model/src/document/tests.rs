@@ -292,3 +292,35 @@ fn value() -> impl Strategy<Value = serde_json::Value> {
         ]
     })
 }
+
+#[test]
+fn old_booleans_stay_text_where_text_belongs() {
+    let text = "type: MeshGateway\nname: n\nmesh: no\nlabels: {a: yes, b: \"no\", c: true}\n\
+                crossMesh: off\nselectors: [{match: {kuma.io/service: on}}]\ntags: {y: y}\n\
+                conf: {listeners: [{hostname: Off, crossMesh: on, tls: {options: {}}}]}\nother: no\n";
+    let (documents, errors) = parse("f", text, &BTreeMap::new());
+    assert_eq!(errors, []);
+    assert_eq!(
+        documents[0].value,
+        json!({
+            "type": "MeshGateway", "name": "n", "mesh": "no",
+            "labels": {"a": "yes", "b": "no", "c": true}, "crossMesh": false,
+            "selectors": [{"match": {"kuma.io/service": "on"}}], "tags": {"y": "y"},
+            "conf": {"listeners": [{"hostname": "Off", "crossMesh": true, "tls": {"options": {}}}]},
+            "other": false,
+        })
+    );
+    let text = "type: MeshTimeout\nname: y\nspec:\n  targetRef: {kind: MeshSubset, tags: {a: on}}\n  \
+                to: [{default: {disabled: yes}}]\n";
+    let (documents, _) = parse("f", text, &BTreeMap::new());
+    assert_eq!(
+        documents[0].value["spec"],
+        json!({"targetRef": {"kind": "MeshSubset", "tags": {"a": "on"}}, "to": [{"default": {"disabled": true}}]})
+    );
+    let text = "type: Dataplane\nname: x\nnetworking:\n  address: on\n  inbound: [{tags: {version: no}}]\n";
+    let (documents, _) = parse("f", text, &BTreeMap::new());
+    assert_eq!(
+        documents[0].value["networking"],
+        json!({"address": "on", "inbound": [{"tags": {"version": "no"}}]})
+    );
+}

@@ -23,8 +23,17 @@ pub(super) struct ValueError {
     pub(super) message: String,
 }
 
+/// Which unquoted words are booleans.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Booleans {
+    /// `yes`, `no`, `on`, `off`, `y` and `n`, too, as Kuma reads them.
+    Yaml1_1,
+    /// `true` and `false` alone.
+    Yaml1_2,
+}
+
 /// Parses one document, which may be empty (null).
-pub(super) fn parse(text: &str) -> Result<Value, ValueError> {
+pub(super) fn parse(text: &str, booleans: Booleans) -> Result<Value, ValueError> {
     if text.trim_start().starts_with('{') {
         // JSON is YAML for nearly all purposes; escapes of characters beyond the basic plane, and
         // long lines before a colon, are not.
@@ -42,6 +51,7 @@ pub(super) fn parse(text: &str) -> Result<Value, ValueError> {
             max_nodes: MAX_NODES,
             max_merge_keys: 1_000,
         },
+        strict_booleans: booleans == Booleans::Yaml1_2,
         legacy_octal_numbers: true,
         non_finite_float_policy: NonFiniteFloatPolicy::Reject,
         with_snippet: false,

@@ -1,11 +1,15 @@
-//! What a control plane fills in before it validates and stores (`spec/resources.md` 3.1, 4.2).
+//! What a control plane fills in before it validates and stores (`spec/resources.md` 3.1, 4.2,
+//! `spec/rest-api.md` 6.4).
 
 use sunbear_proto::kuma::mesh::v1alpha1::{
     Dataplane, Mesh, PrometheusMetricsBackendConfig, PrometheusTlsConfig, mesh::mesh_services,
     prometheus_tls_config::Mode,
 };
 
-use super::mesh::{to_struct, typed};
+use super::{
+    mesh::{to_struct, typed},
+    schema,
+};
 use crate::{
     kind::Kind,
     label,
@@ -21,6 +25,8 @@ pub fn apply_defaults(kind: Kind, zone: Option<&str>, mesh: Option<&Mesh>, spec:
         Typed::Dataplane(dataplane) => zone
             .and_then(|zone| tag_zone(dataplane, zone, mesh))
             .map(|d| Spec::from_message(kind, &d)),
+        Typed::Json(value) => schema::completed(kind, value)
+            .map(|value| Spec::from_wire(kind, value.to_string().into_bytes())),
         Typed::Config(_)
         | Typed::DataplaneInsight(_)
         | Typed::ExternalService(_)
@@ -31,7 +37,6 @@ pub fn apply_defaults(kind: Kind, zone: Option<&str>, mesh: Option<&Mesh>, spec:
         | Typed::ZoneEgress(_)
         | Typed::ZoneIngress(_)
         | Typed::ZoneInsight(_)
-        | Typed::Json(_)
         | Typed::Opaque
         | Typed::Malformed(_) => None,
     };

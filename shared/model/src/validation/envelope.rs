@@ -18,9 +18,6 @@ use crate::{
 
 type Labels = BTreeMap<String, String>;
 
-const LISTENER_ZONE_INGRESS: &str = "kuma.io/listener-zoneingress";
-const LISTENER_ZONE_EGRESS: &str = "kuma.io/listener-zoneegress";
-
 /// What kind of control plane judges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
@@ -222,8 +219,8 @@ pub fn compute_labels(mode: &Mode, key: &ResourceKey, spec: &Spec, mut labels: L
     }
     if key.kind == Kind::DATAPLANE {
         for (name, kind) in [
-            (LISTENER_ZONE_INGRESS, listener::Type::ZoneIngress),
-            (LISTENER_ZONE_EGRESS, listener::Type::ZoneEgress),
+            (label::LISTENER_ZONE_INGRESS, listener::Type::ZoneIngress),
+            (label::LISTENER_ZONE_EGRESS, listener::Type::ZoneEgress),
         ] {
             if has_listener(spec, kind) {
                 labels.insert(name.to_owned(), "enabled".to_owned());

@@ -1,16 +1,71 @@
 //! Raw Envoy resources inside of policies: YAML or JSON that must be the JSON form of a message and
-//! keep the rules that Envoy's messages carry as options.
+//! keep Envoy's own rules for it.
 //!
-//! Only the rules that occur in practice are checked; a type that this release has no descriptor of
-//! is left to Envoy.
+//! The descriptors do not carry those rules, so that the ones which get broken in practice are
+//! listed here; Envoy checks the rest, and also the types that this release has no descriptor of.
 
-use std::borrow::Cow;
-
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, Value};
+use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value};
 use serde_json::{Map, json};
 use sunbear_proto::json;
 
 use crate::document;
+
+/// What Envoy asks of a field.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// A text that is not empty.
+    Text,
+    /// A list that is not empty.
+    Items,
+    /// A message that is set, or one of several.
+    Required,
+    /// A number of 16 bits.
+    Port,
+}
+
+const RULES: &[(&str, &str, Rule)] = &[
+    ("envoy.config.accesslog.v3.AccessLogFilter", "filter_specifier", Rule::Required),
+    ("envoy.config.cluster.v3.Cluster", "name", Rule::Text),
+    ("envoy.config.core.v3.Address", "address", Rule::Required),
+    ("envoy.config.core.v3.DataSource", "specifier", Rule::Required),
+    ("envoy.config.core.v3.HeaderValue", "key", Rule::Text),
+    ("envoy.config.core.v3.HeaderValueOption", "header", Rule::Required),
+    ("envoy.config.core.v3.HealthCheck", "health_checker", Rule::Required),
+    ("envoy.config.core.v3.HealthCheck", "healthy_threshold", Rule::Required),
+    ("envoy.config.core.v3.HealthCheck", "interval", Rule::Required),
+    ("envoy.config.core.v3.HealthCheck", "timeout", Rule::Required),
+    ("envoy.config.core.v3.HealthCheck", "unhealthy_threshold", Rule::Required),
+    ("envoy.config.core.v3.SocketAddress", "address", Rule::Text),
+    ("envoy.config.core.v3.SocketAddress", "port_specifier", Rule::Required),
+    ("envoy.config.core.v3.SocketAddress", "port_value", Rule::Port),
+    ("envoy.config.core.v3.TransportSocket", "name", Rule::Text),
+    ("envoy.config.core.v3.TypedExtensionConfig", "name", Rule::Text),
+    ("envoy.config.core.v3.TypedExtensionConfig", "typed_config", Rule::Required),
+    ("envoy.config.endpoint.v3.ClusterLoadAssignment", "cluster_name", Rule::Text),
+    ("envoy.config.listener.v3.Filter", "name", Rule::Text),
+    ("envoy.config.listener.v3.ListenerFilter", "name", Rule::Text),
+    ("envoy.config.route.v3.DirectResponseAction", "status", Rule::Required),
+    ("envoy.config.route.v3.HeaderMatcher", "name", Rule::Text),
+    ("envoy.config.route.v3.Route", "action", Rule::Required),
+    ("envoy.config.route.v3.Route", "match", Rule::Required),
+    ("envoy.config.route.v3.RouteAction", "cluster_specifier", Rule::Required),
+    ("envoy.config.route.v3.RouteAction", "cluster", Rule::Text),
+    ("envoy.config.route.v3.RouteMatch", "path_specifier", Rule::Required),
+    ("envoy.config.route.v3.VirtualHost", "domains", Rule::Items),
+    ("envoy.config.route.v3.VirtualHost", "name", Rule::Text),
+    ("envoy.config.route.v3.WeightedCluster", "clusters", Rule::Items),
+    (
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "route_specifier",
+        Rule::Required,
+    ),
+    (
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix",
+        Rule::Text,
+    ),
+    ("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter", "name", Rule::Text),
+];
 
 /// Checks a resource that names its type by `@type`.
 pub(super) fn check_typed(text: &str) -> Result<(), String> {
@@ -84,7 +139,8 @@ fn forget_unknown_types(value: &mut serde_json::Value) {
             family && json::descriptor(name).is_none()
         });
         if unknown {
-            *item = json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": Map::new()});
+            *item =
+                json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": Map::new()});
         } else {
             forget_unknown_types(item);
         }
@@ -94,20 +150,31 @@ fn forget_unknown_types(value: &mut serde_json::Value) {
 /// Checks the rules of a message and of those inside it, in the order of the fields.
 fn keeps_rules(message: &DynamicMessage) -> Result<(), String> {
     let descriptor = message.descriptor();
+    let has_rule = |field: &str, rule: Rule| {
+        RULES
+            .iter()
+            .any(|(name, f, r)| *name == descriptor.full_name() && *f == field && *r == rule)
+    };
     for field in descriptor.fields() {
-        let fail = |message: &str| Err(violation(&descriptor, field.name(), message));
-        let rules = rules(&field);
-        let has = message.has_field(&field);
-        if !has && required(rules.as_ref()) {
+        let fail = |what: &str| Err(violation(&descriptor, field.name(), what));
+        let value = message.get_field(&field);
+        if has_rule(field.name(), Rule::Required) && !message.has_field(&field) {
             return fail("value is required");
         }
-        let value = message.get_field(&field);
-        let rule = |kind: &str| rules.as_ref().and_then(|rules| submessage(rules, kind));
         match &*value {
+            Value::String(text)
+                if text.is_empty()
+                    && has_rule(field.name(), Rule::Text)
+                    && (message.has_field(&field) || !field.supports_presence()) =>
+            {
+                return fail("value length must be at least 1 runes");
+            }
+            Value::U32(port) if *port > 65_535 && has_rule(field.name(), Rule::Port) => {
+                return fail("value must be less than or equal to 65535");
+            }
             Value::List(items) => {
-                let least = rule("repeated").and_then(|r| number(&r, "min_items")).unwrap_or(0.0);
-                if (items.len() as f64) < least {
-                    return fail(&format!("value must contain at least {least} item(s)"));
+                if items.is_empty() && has_rule(field.name(), Rule::Items) {
+                    return fail("value must contain at least 1 item(s)");
                 }
                 for (i, item) in items.iter().enumerate() {
                     embedded(&descriptor, &format!("{}[{i}]", camel(field.name())), item)?;
@@ -119,29 +186,15 @@ fn keeps_rules(message: &DynamicMessage) -> Result<(), String> {
                     embedded(&descriptor, &key, item)?;
                 }
             }
-            Value::Message(inner) if has => {
-                match inner.get_field_by_name("value").filter(|_| is_wrapper(&inner.descriptor())) {
-                    Some(value) => scalar(&value, rules.as_ref()).or_else(|m| fail(&m))?,
-                    None => embedded(&descriptor, &camel(field.name()), &value)?,
-                }
-            }
-            Value::Message(_) => {}
-            value if has || !field.supports_presence() => {
-                if let (Value::EnumNumber(n), Kind::Enum(kind)) = (value, field.kind())
-                    && rule("enum").is_some_and(|r| flag(&r, "defined_only"))
-                    && kind.get_value(*n).is_none()
-                {
-                    return fail("value must be one of the defined enum values");
-                }
-                scalar(value, rules.as_ref()).or_else(|m| fail(&m))?;
+            Value::Message(_) if message.has_field(&field) => {
+                embedded(&descriptor, &camel(field.name()), &value)?;
             }
             _ => {}
         }
     }
     for oneof in descriptor.oneofs() {
-        let required = extension(&oneof.options(), "validate.required")
-            .is_some_and(|value| value.as_bool() == Some(true));
-        if required && !oneof.fields().any(|field| message.has_field(&field)) {
+        let chosen = oneof.fields().any(|field| message.has_field(&field));
+        if !chosen && has_rule(oneof.name(), Rule::Required) {
             return Err(violation(&descriptor, oneof.name(), "value is required"));
         }
     }
@@ -158,116 +211,6 @@ fn embedded(outer: &MessageDescriptor, field: &str, value: &Value) -> Result<(),
             go_name(outer)
         )
     })
-}
-
-fn scalar(value: &Value, rules: Option<&DynamicMessage>) -> Result<(), String> {
-    let Some(rules) = rules else {
-        return Ok(());
-    };
-    if let Value::String(text) = value {
-        let Some(rule) = submessage(rules, "string") else {
-            return Ok(());
-        };
-        if text.is_empty() && flag(&rule, "ignore_empty") {
-            return Ok(());
-        }
-        for (limit, length, unit) in
-            [("min_len", text.chars().count(), "runes"), ("min_bytes", text.len(), "bytes")]
-        {
-            let least = number(&rule, limit).unwrap_or(0.0);
-            if (length as f64) < least {
-                return Err(format!("value length must be at least {least} {unit}"));
-            }
-        }
-        if number(&rule, "max_bytes").is_some_and(|most| text.len() as f64 > most) {
-            return Err("value length is too long".to_owned());
-        }
-        return Ok(());
-    }
-    let (kind, n) = match value {
-        Value::I32(n) => ("int32", f64::from(*n)),
-        Value::I64(n) => ("int64", *n as f64),
-        Value::U32(n) => ("uint32", f64::from(*n)),
-        Value::U64(n) => ("uint64", *n as f64),
-        Value::F32(n) => ("float", f64::from(*n)),
-        Value::F64(n) => ("double", *n),
-        _ => return Ok(()),
-    };
-    let Some(rule) = submessage(rules, kind) else {
-        return Ok(());
-    };
-    if n == 0.0 && flag(&rule, "ignore_empty") {
-        return Ok(());
-    }
-    let limits: [(&str, &str, fn(f64, f64) -> bool); 4] = [
-        ("gt", "greater than", |n, limit| n > limit),
-        ("gte", "greater than or equal to", |n, limit| n >= limit),
-        ("lt", "less than", |n, limit| n < limit),
-        ("lte", "less than or equal to", |n, limit| n <= limit),
-    ];
-    for (name, text, keeps) in limits {
-        if let Some(limit) = number(&rule, name)
-            && !keeps(n, limit)
-        {
-            return Err(format!("value must be {text} {limit}"));
-        }
-    }
-    Ok(())
-}
-
-fn rules(field: &FieldDescriptor) -> Option<DynamicMessage> {
-    match extension(&field.options(), "validate.rules")? {
-        Value::Message(rules) => Some(rules),
-        _ => None,
-    }
-}
-
-fn required(rules: Option<&DynamicMessage>) -> bool {
-    ["message", "duration", "timestamp", "any"].iter().any(|kind| {
-        rules.and_then(|rules| submessage(rules, kind)).is_some_and(|rule| flag(&rule, "required"))
-    })
-}
-
-fn extension(options: &DynamicMessage, name: &str) -> Option<Value> {
-    let extension = sunbear_proto::pool().get_extension_by_name(name)?;
-    // The options hold only extensions of their own kind.
-    let fits = extension.containing_message() == options.descriptor();
-    (fits && options.has_extension(&extension))
-        .then(|| options.get_extension(&extension).into_owned())
-}
-
-fn set_field<'a>(message: &'a DynamicMessage, name: &str) -> Option<Cow<'a, Value>> {
-    message.has_field_by_name(name).then(|| message.get_field_by_name(name))?
-}
-
-fn submessage(message: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
-    match set_field(message, name)?.into_owned() {
-        Value::Message(inner) => Some(inner),
-        _ => None,
-    }
-}
-
-fn flag(message: &DynamicMessage, name: &str) -> bool {
-    set_field(message, name).is_some_and(|value| value.as_bool() == Some(true))
-}
-
-fn number(message: &DynamicMessage, name: &str) -> Option<f64> {
-    match &*set_field(message, name)? {
-        Value::I32(n) => Some(f64::from(*n)),
-        Value::I64(n) => Some(*n as f64),
-        Value::U32(n) => Some(f64::from(*n)),
-        Value::U64(n) => Some(*n as f64),
-        Value::F32(n) => Some(f64::from(*n)),
-        Value::F64(n) => Some(*n),
-        _ => None,
-    }
-}
-
-fn is_wrapper(descriptor: &MessageDescriptor) -> bool {
-    descriptor
-        .full_name()
-        .strip_prefix("google.protobuf.")
-        .is_some_and(|name| name.len() > "Value".len() && name.ends_with("Value") && name != "ListValue")
 }
 
 fn violation(message: &MessageDescriptor, field: &str, what: &str) -> String {
@@ -303,6 +246,18 @@ mod tests {
 
     const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
     const LISTENER: &str = "envoy.config.listener.v3.Listener";
+
+    #[test]
+    fn rules_name_what_there_is() {
+        for (message, field, _) in RULES {
+            let descriptor = json::descriptor(message).expect(message);
+            assert!(
+                descriptor.get_field_by_name(field).is_some()
+                    || descriptor.oneofs().any(|oneof| oneof.name() == *field),
+                "{message}.{field}"
+            );
+        }
+    }
 
     #[test]
     fn rules() {

@@ -12,6 +12,7 @@ use super::{
     tags::{self, TagRules, Values},
     values,
 };
+use crate::label;
 
 const TAGS: TagRules = TagRules { key_rule: Some(own_key), ..TagRules::of(Values::Selectors) };
 
@@ -19,7 +20,7 @@ const TAGS: TagRules = TagRules { key_rule: Some(own_key), ..TagRules::of(Values
 fn own_key(path: &Path, key: &str, violations: &mut Violations) {
     if matches!(
         key,
-        "kuma.io/external-service-name" | "kuma.io/protocol" | "kuma.io/service" | "kuma.io/zone"
+        label::EXTERNAL_SERVICE_TAG | label::PROTOCOL_TAG | label::SERVICE_TAG | label::ZONE
     ) {
         violations.push(path.key(key), format!("tag name must not be {}", quoted(key)));
     }

@@ -12,6 +12,9 @@ const LABEL_1035: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
 const KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 
+const SUBDOMAIN_TEXT: &str = "a lowercase RFC 1123 subdomain must consist of lower case \
+                              alphanumeric characters, '-' or '.', and must start and end with an \
+                              alphanumeric character";
 const KEY_TEXT: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start \
                         and end with an alphanumeric character";
 
@@ -50,13 +53,7 @@ pub(super) fn label_key_errors(key: &str) -> Vec<String> {
                 if !is_subdomain_1123(prefix) {
                     errors.push(format!(
                         "prefix part {}",
-                        regex_error(
-                            "a lowercase RFC 1123 subdomain must consist of lower case \
-                             alphanumeric characters, '-' or '.', and must start and end with an \
-                             alphanumeric character",
-                            SUBDOMAIN_1123,
-                            &["example.com"],
-                        )
+                        regex_error(SUBDOMAIN_TEXT, SUBDOMAIN_1123, &["example.com"])
                     ));
                 }
             }
@@ -81,6 +78,18 @@ pub(super) fn label_key_errors(key: &str) -> Vec<String> {
             "name part {}",
             regex_error(KEY_TEXT, KEY, &["MyName", "my.name", "123-abc"])
         ));
+    }
+    errors
+}
+
+/// What keeps a text from being an RFC 1123 subdomain.
+pub(super) fn subdomain_1123_errors(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > 253 {
+        errors.push("must be no more than 253 bytes".to_owned());
+    }
+    if !is_subdomain_1123(text) {
+        errors.push(regex_error(SUBDOMAIN_TEXT, SUBDOMAIN_1123, &["example.com"]));
     }
     errors
 }

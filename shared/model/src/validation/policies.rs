@@ -1,5 +1,4 @@
-//! The tag-selected policies that are stored and synced (`spec/resources.md` 11), without
-//! TrafficRoute, VirtualOutbound and ProxyTemplate, which have no rules yet.
+//! The tag-selected policies that are stored and synced (`spec/resources.md` 11).
 
 use std::collections::BTreeMap;
 
@@ -12,17 +11,18 @@ use sunbear_proto::kuma::mesh::v1alpha1::{
 };
 
 use super::{
-    Path, Violations, quoted,
+    Path, Violations, proxy_template, quoted,
     tags::{self, ONLY_SERVICE, SERVICE_SELECTOR, TagRules},
-    values,
+    traffic_route, values, virtual_outbound,
 };
-use crate::{kind::Kind, label, tags::Tags};
+use crate::{kind::Kind, label, resource::Spec, tags::Tags};
 
 /// Selectors that need no service.
-const LOOSE: TagRules = TagRules { require_service: false, ..SERVICE_SELECTOR };
+pub(super) const LOOSE: TagRules = TagRules { require_service: false, ..SERVICE_SELECTOR };
 
-/// Checks the wire bytes of a policy; types without rules pass.
-pub(super) fn validate(kind: Kind, wire: &[u8], violations: &mut Violations) {
+/// Checks a policy; types without rules pass.
+pub(super) fn validate(kind: Kind, spec: &Spec, profiles: &[&str], violations: &mut Violations) {
+    let wire = spec.wire();
     let result = match kind.name() {
         "CircuitBreaker" => with(wire, violations, circuit_breaker),
         "FaultInjection" => with(wire, violations, fault_injection),
@@ -36,6 +36,13 @@ pub(super) fn validate(kind: Kind, wire: &[u8], violations: &mut Violations) {
         "TrafficPermission" => with(wire, violations, |permission: &TrafficPermission, v| {
             connection(&permission.sources, LOOSE, &permission.destinations, LOOSE, v);
         }),
+        "ProxyTemplate" => with(wire, violations, |template, v| {
+            proxy_template::validate(template, profiles, v);
+        }),
+        "TrafficRoute" => with(wire, violations, |route, v| {
+            traffic_route::validate(route, spec, v);
+        }),
+        "VirtualOutbound" => with(wire, violations, virtual_outbound::validate),
         "TrafficTrace" => with(wire, violations, |trace: &TrafficTrace, v| {
             tags::check_selectors(&Path::at("selectors"), &trace.selectors, LOOSE, v);
         }),
@@ -57,7 +64,7 @@ fn with<M: Message + Default>(
 
 type Selectors = [sunbear_proto::kuma::mesh::v1alpha1::Selector];
 
-fn connection(
+pub(super) fn connection(
     sources: &Selectors,
     source_rules: TagRules,
     destinations: &Selectors,

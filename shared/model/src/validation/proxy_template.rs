@@ -15,11 +15,7 @@ pub const PROFILES: &[&str] = &["default-proxy", "egress-proxy", "gateway-proxy"
 
 const EMPTY: &str = "cannot be empty";
 
-pub(super) fn validate(
-    template: &ProxyTemplate,
-    profiles: &[&str],
-    violations: &mut Violations,
-) {
+pub(super) fn validate(template: &ProxyTemplate, profiles: &[&str], violations: &mut Violations) {
     if !template.selectors.is_empty() {
         let path = Path::at("selectors");
         tags::check_selectors(&path, &template.selectors, SERVICE_SELECTOR, violations);
@@ -35,10 +31,8 @@ pub(super) fn validate(
         } else if !profiles.contains(&import.as_str()) {
             let mut known = profiles.to_vec();
             known.sort_unstable();
-            violations.push(
-                path,
-                format!("profile not found. Available profiles: {}", known.join(",")),
-            );
+            violations
+                .push(path, format!("profile not found. Available profiles: {}", known.join(",")));
         }
     }
     for (i, resource) in conf.resources.iter().enumerate() {
@@ -86,7 +80,11 @@ fn change(path: &Path, modification: &Modifications, violations: &mut Violations
             operation: &m.operation,
             value: &m.value,
         }
-        .check("match.name", m.r#match.as_ref().is_some_and(|m| !m.name.is_empty()), violations),
+        .check(
+            "match.name",
+            m.r#match.as_ref().is_some_and(|m| !m.name.is_empty()),
+            violations,
+        ),
         Some(Type::NetworkFilter(m)) => Resource {
             path: path.field("networkFilter"),
             message: "envoy.config.listener.v3.Filter",

@@ -281,8 +281,7 @@ mod tests {
     fn check_spec(kind: Kind, spec: &Value, want: &[&str]) {
         let mut violations = Violations::default();
         check(kind, spec, &mut violations);
-        let got: Vec<_> =
-            violations.iter().map(|v| format!("{} {}", v.field, v.message)).collect();
+        let got: Vec<_> = violations.iter().map(|v| format!("{} {}", v.field, v.message)).collect();
         assert_eq!(got, want, "{spec}");
     }
 

@@ -12,6 +12,11 @@ static NAME: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[a-zA-Z0-9.\-_:/]*$")
 static TAG_VALUE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[a-zA-Z0-9.\-_:]*$"));
 static SELECTOR_VALUE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^([a-zA-Z0-9.\-_:/]*|\*)$"));
 
+/// Is this a name for a tag?
+pub(super) fn is_name(text: &str) -> bool {
+    NAME.is_match(text)
+}
+
 /// What the values of a map are.
 #[derive(Clone, Copy)]
 pub(super) enum Values {

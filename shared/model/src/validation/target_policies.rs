@@ -249,8 +249,7 @@ fn retry_http(path: &Path, http: &Value, violations: &mut Violations) {
     for (i, condition) in items(http, "retryOn").iter().enumerate() {
         let condition = condition.as_str().unwrap_or_default();
         if !is_retry_condition(condition) {
-            violations
-                .push(path.field("retryOn").index(i), format!("unknown item '{condition}'"));
+            violations.push(path.field("retryOn").index(i), format!("unknown item '{condition}'"));
         }
     }
     let mut priorities = false;
@@ -297,15 +296,7 @@ fn is_retry_condition(text: &str) -> bool {
     let method = text.strip_prefix("HttpMethod").is_some_and(|method| {
         matches!(
             method,
-            "Connect"
-                | "Delete"
-                | "Get"
-                | "Head"
-                | "Options"
-                | "Patch"
-                | "Post"
-                | "Put"
-                | "Trace"
+            "Connect" | "Delete" | "Get" | "Head" | "Options" | "Patch" | "Post" | "Put" | "Trace"
         )
     });
     named || method || text.parse().is_ok_and(values::is_known_status)
@@ -349,13 +340,8 @@ fn breaker(path: &Path, conf: &Value, violations: &mut Violations) {
         );
         return;
     }
-    let limits = [
-        "maxConnections",
-        "maxConnectionPools",
-        "maxPendingRequests",
-        "maxRetries",
-        "maxRequests",
-    ];
+    let limits =
+        ["maxConnections", "maxConnectionPools", "maxPendingRequests", "maxRetries", "maxRequests"];
     counts(&path.field("connectionLimits"), &conf["connectionLimits"], &limits, violations);
     if let Some(detection) = conf.get("outlierDetection") {
         outlier_detection(&path.field("outlierDetection"), detection, violations);
@@ -530,7 +516,9 @@ mod tests {
         check(json!({}), &[]);
         check(
             to(json!({})),
-            &["spec.to[0].default.conf: at least one of the 'tcp', 'http', 'grpc' must be specified"],
+            &[
+                "spec.to[0].default.conf: at least one of the 'tcp', 'http', 'grpc' must be specified",
+            ],
         );
         check(
             to(json!({"tcp": {}, "http": {"hostSelectionMaxAttempts": 1}, "grpc": {}})),

@@ -40,12 +40,7 @@ struct Reference<'a> {
 }
 
 /// Checks a reference whose shape is right.
-pub(super) fn validate(
-    path: &Path,
-    value: &Value,
-    allowed: Allowed,
-    violations: &mut Violations,
-) {
+pub(super) fn validate(path: &Path, value: &Value, allowed: Allowed, violations: &mut Violations) {
     let kind = value["kind"].as_str().unwrap_or_default();
     if kind.is_empty() {
         violations.push(path.field("kind"), "must be defined");
@@ -59,13 +54,10 @@ pub(super) fn validate(
     match kind {
         "Mesh" => {
             if reference.is_set("name") {
-                violations.push(
-                    path.field("name"),
-                    "using name with kind Mesh is not yet supported",
-                );
+                violations
+                    .push(path.field("name"), "using name with kind Mesh is not yet supported");
             }
-            reference
-                .without(&["mesh", "tags", "labels", "namespace", "sectionName"], violations);
+            reference.without(&["mesh", "tags", "labels", "namespace", "sectionName"], violations);
             reference.proxy_types(violations);
         }
         "MeshSubset" => {
@@ -76,7 +68,10 @@ pub(super) fn validate(
         }
         "Dataplane" => {
             reference.without(&["tags", "mesh", "proxyTypes"], violations);
-            reference.labels_or_name("either labels or name and namespace must be specified", violations);
+            reference.labels_or_name(
+                "either labels or name and namespace must be specified",
+                violations,
+            );
             if !allowed.inbound && reference.is_set("sectionName") {
                 violations
                     .push(path.field("sectionName"), "can only be used with inbound policies");
@@ -103,8 +98,7 @@ pub(super) fn validate(
         }
         "MeshServiceSubset" | "MeshGateway" => {
             if !reference.is_set("name") {
-                violations
-                    .push(path.field("name"), format!("must be set when kind is {kind}"));
+                violations.push(path.field("name"), format!("must be set when kind is {kind}"));
             }
             reference.name(violations);
             reference.without(&["mesh", "proxyTypes"], violations);
@@ -179,8 +173,7 @@ pub(super) fn validate_match(path: &Path, value: &Value, violations: &mut Violat
     if let Some(identity) = identity
         && let Err(error) = spiffe_id(identity["value"].as_str().unwrap_or_default())
     {
-        violations
-            .push(path.field("spiffeID"), format!("must be a valid Spiffe ID: {error}"));
+        violations.push(path.field("spiffeID"), format!("must be a valid Spiffe ID: {error}"));
     }
     if let Some(sni) = sni {
         let path = path.field("sni").field("value");

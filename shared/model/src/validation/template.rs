@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 
 /// Fills the entries in. A missing one shows as Go shows it. The error is what Go's compiler says,
 /// for the mistakes that are likely; everything beyond the subset is an error, too.
-pub(super) fn render(
-    template: &str,
-    entries: &BTreeMap<&str, &str>,
-) -> Result<String, String> {
+pub(super) fn render(template: &str, entries: &BTreeMap<&str, &str>) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = template;
     let mut trim = false;

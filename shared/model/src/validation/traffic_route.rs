@@ -85,8 +85,9 @@ fn targets(
         (false, false) => {
             violations.push(path, "requires either \"destination\" or \"split\"");
         }
-        (true, true) => violations
-            .push(path, "\"split\" cannot be defined at the same time as \"destination\""),
+        (true, true) => {
+            violations.push(path, "\"split\" cannot be defined at the same time as \"destination\"")
+        }
         (true, false) | (false, true) => {}
     }
     if has_split {
@@ -125,9 +126,8 @@ fn http(path: &Path, rule: &Http, spec: &Spec, violations: &mut Violations) {
 fn matches(path: &Path, condition: Option<&Match>, spec: &Spec, violations: &mut Violations) {
     let headers_path = path.field("headers");
     let no_headers = spec.given_empty(&headers_path);
-    let given = condition.filter(|m| {
-        m.path.is_some() || m.method.is_some() || !m.headers.is_empty() || no_headers
-    });
+    let given = condition
+        .filter(|m| m.path.is_some() || m.method.is_some() || !m.headers.is_empty() || no_headers);
     let Some(condition) = given else {
         violations.push(
             path,
@@ -157,10 +157,8 @@ fn text_matcher(path: &Path, matcher: &StringMatcher, violations: &mut Violation
         Some(MatcherType::Prefix(prefix)) => not_empty(path.field("prefix"), prefix, violations),
         Some(MatcherType::Regex(regex)) => not_empty(path.field("regex"), regex, violations),
         // "split" is Kuma's word for the prefix.
-        None => violations.push(
-            path,
-            "cannot be empty. Available options: \"exact\", \"split\" or \"regex\"",
-        ),
+        None => violations
+            .push(path, "cannot be empty. Available options: \"exact\", \"split\" or \"regex\""),
     }
 }
 
@@ -185,10 +183,8 @@ fn modifications(
                 if prefix.is_empty() {
                     violations.push(path, EMPTY);
                 } else if !on_prefix {
-                    violations.push(
-                        path,
-                        "can only be set when .http.match.path.prefix is not empty",
-                    );
+                    violations
+                        .push(path, "can only be set when .http.match.path.prefix is not empty");
                 }
             }
             Some(path::Type::Regex(regex)) => {
@@ -235,10 +231,8 @@ fn header_name(path: Path, name: &str, violations: &mut Violations) {
     if name.is_empty() {
         violations.push(path, EMPTY);
     } else if name.starts_with(':') || matches!(name, "host" | "Host") {
-        violations.push(
-            path,
-            "host header and HTTP/2 pseudo-headers are not allowed to be modified",
-        );
+        violations
+            .push(path, "host header and HTTP/2 pseudo-headers are not allowed to be modified");
     }
 }
 

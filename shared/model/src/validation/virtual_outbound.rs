@@ -30,8 +30,7 @@ pub(super) fn validate(outbound: &VirtualOutbound, violations: &mut Violations) 
         if text.is_empty() {
             violations.push(path, "has to be defined");
         } else if let Err(error) = run(text) {
-            let message =
-                format!("template pre evaluation failed with error={}", quoted(&error));
+            let message = format!("template pre evaluation failed with error={}", quoted(&error));
             violations.push(path, message);
         }
     };
@@ -51,10 +50,8 @@ fn parameters(path: &Path, parameters: &[TemplateParameter], violations: &mut Vi
                 violations.push(path.field("tagKey"), "must be a valid tag name");
             }
         } else if !tags::is_name(&parameter.name) {
-            violations.push(
-                path.field("name"),
-                "must be a valid tag name if you are not setting tagKey",
-            );
+            violations
+                .push(path.field("name"), "must be a valid tag name if you are not setting tagKey");
         }
         if !PARAMETER.is_match(&parameter.name) {
             violations.push(
@@ -117,18 +114,15 @@ mod tests {
         };
         let mut violations = Violations::default();
         validate(&outbound, &mut violations);
-        let got: Vec<_> = violations.iter().skip(1).map(ToString::to_string).collect();
+        let got: Vec<_> =
+            violations.iter().skip(1).map(|v| format!("{}: {}", v.field, v.message)).collect();
         assert_eq!(got, want);
     }
 
     #[test]
     fn trial_runs() {
         check("{{.service}}.mesh", "{{.port}}", &[]);
-        check(
-            "",
-            "",
-            &["conf.host: has to be defined", "conf.port: has to be defined"],
-        );
+        check("", "", &["conf.host: has to be defined", "conf.port: has to be defined"]);
         check(
             "{{.other}}",
             "{{.port}}00000",

@@ -1,4 +1,5 @@
 //! Integration tests of the model.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod round_trip;
 mod validation;

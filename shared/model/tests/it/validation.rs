@@ -6,28 +6,11 @@ use std::{env, fs, path::PathBuf};
 use serde::Deserialize;
 use sunbear_model::{
     Kind, rest,
-    validation::{Violation, validate_spec},
+    validation::{Violation, validate_spec_with},
 };
 
-/// Types with rules. Files of other types are counted and left out.
-const ON: &[&str] = &[
-    "CircuitBreaker",
-    "Dataplane",
-    "ExternalService",
-    "FaultInjection",
-    "HealthCheck",
-    "Mesh",
-    "MeshGateway",
-    "MeshGatewayRoute",
-    "RateLimit",
-    "Retry",
-    "Timeout",
-    "TrafficLog",
-    "TrafficPermission",
-    "TrafficTrace",
-    "ZoneEgress",
-    "ZoneIngress",
-];
+/// The profiles that the cases of ProxyTemplate know; a control plane knows more.
+const PROFILES: &[&str] = &["default-proxy", "egress-proxy", "ingress-proxy"];
 /// Types whose cases say nothing of the order.
 const UNORDERED: &[&str] = &["MeshGateway", "MeshGatewayRoute"];
 
@@ -69,16 +52,12 @@ fn cases() {
         let cases: Vec<Case> =
             serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).expect(&type_name);
         assert!(!cases.is_empty(), "{type_name} has no cases");
-        if !ON.contains(&type_name.as_str()) {
-            println!("SKIPPED {type_name}: no rules yet ({} cases)", cases.len());
-            continue;
-        }
-        let kind = Kind::by_name(&type_name).unwrap();
+        let kind = Kind::by_name(&type_name).expect(&type_name);
         println!("{type_name}: {} cases", cases.len());
         for case in cases {
             let mut want = case.expected;
             let mut got: Vec<Expected> = match rest::read_as(kind, &case.resource) {
-                Ok(desired) => validate_spec(kind, "default", "case", &desired.spec)
+                Ok(desired) => validate_spec_with(kind, "default", "case", &desired.spec, PROFILES)
                     .0
                     .into_iter()
                     .map(Expected::from)
@@ -102,5 +81,5 @@ fn cases() {
         seen.push(type_name);
     }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    assert!(!seen.is_empty(), "{} holds no cases of {ON:?}", folder.display());
+    assert!(!seen.is_empty(), "{} holds no cases", folder.display());
 }

@@ -127,7 +127,10 @@ impl Chains {
             let id = source_id(source, place, index);
             match read(ctx, source) {
                 Ok(certificate) => {
-                    loaded.push(Kept { secret: self.secret(source, &certificate, place), source: id });
+                    loaded.push(Kept {
+                        secret: self.secret(source, &certificate, place),
+                        source: id,
+                    });
                 }
                 Err(failure) => {
                     let kept = ctx.last_good.certificate(&id).filter(|_| failure.about_data);

@@ -10,9 +10,7 @@ use prost_types::Any;
 use sunbear_model::Resource;
 use sunbear_proto::{
     envoy::config::{
-        core::v3::{
-            DataSource, data_source::Specifier, header_value_option::HeaderAppendAction,
-        },
+        core::v3::{DataSource, data_source::Specifier, header_value_option::HeaderAppendAction},
         route::v3::{
             DirectResponseAction, HeaderMatcher, QueryParameterMatcher, Route as EnvoyRoute,
             RouteConfiguration, RouteMatch, VirtualHost, header_matcher::HeaderMatchSpecifier,
@@ -168,7 +166,11 @@ fn check_name(name: &str, names: &mut BTreeSet<String>) -> Result<(), &'static s
     if name.is_empty() || name.contains(['\0', '\r', '\n']) {
         return Err("is no host name");
     }
-    if names.insert(name.to_ascii_lowercase()) { Ok(()) } else { Err("is there twice on this port") }
+    if names.insert(name.to_ascii_lowercase()) {
+        Ok(())
+    } else {
+        Err("is there twice on this port")
+    }
 }
 
 impl HostUnit {
@@ -176,9 +178,11 @@ impl HostUnit {
     fn holds(&self, basis: &Basis<'_>, host: &Host<'_>) -> bool {
         self.listener == host.listener
             && self.routes.len() == host.routes.len()
-            && host.routes.iter().zip(&self.routes).all(|(index, old)| {
-                Arc::ptr_eq(basis.routes[*index].resource, old)
-            })
+            && host
+                .routes
+                .iter()
+                .zip(&self.routes)
+                .all(|(index, old)| Arc::ptr_eq(basis.routes[*index].resource, old))
             && self.targets.iter().all(|(t, reach)| basis.reach(&t.destination) == *reach)
     }
 }

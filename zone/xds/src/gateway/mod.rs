@@ -17,26 +17,23 @@ mod weight;
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
-use sunbear_model::{
-    Kind, Resource,
-    tags::Tags,
-};
+use sunbear_model::{Kind, Resource, tags::Tags};
 use sunbear_proto::{
     envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::Tracing,
     kuma::mesh::v1alpha1::{MeshGateway, MeshGatewayRoute, mesh_gateway::listener::Protocol},
 };
 
-pub(crate) use self::{
-    listener::{internal_addresses, of_proxy, router, tls_inspector},
-    memo::Memo,
-    port::merged_tags,
-    target::Target,
-};
 use self::{
     certificate::Chains,
     host::{http_of, tcp_of},
     port::Port,
     target::Targets,
+};
+pub(crate) use self::{
+    listener::{internal_addresses, of_proxy, router, tls_inspector},
+    memo::Memo,
+    port::merged_tags,
+    target::Target,
 };
 use crate::{
     context::Context,
@@ -267,8 +264,7 @@ impl PortGenerator<'_, '_> {
         let tags: Vec<&Tags> = port.listeners.iter().map(|l| &*l.tags).collect();
         let newer = basis.newer;
         let timeouts = newer.timeouts.selecting(basis.gateway, &tags);
-        let retries =
-            Retries::of(&newer.retries.selecting(basis.gateway, &tags), self.issues);
+        let retries = Retries::of(&newer.retries.selecting(basis.gateway, &tags), self.issues);
         let rules = target::Rules {
             timeouts: timeouts.to(),
             circuit_breakers: newer.circuit_breakers.selecting(basis.gateway, &tags).to(),
@@ -373,17 +369,13 @@ impl PortGenerator<'_, '_> {
         if port.by_hostname() {
             groups.retain(|group| self.chains.get(port.number, group.key).is_some());
         }
-        let destinations = tcp::destinations(
-            basis,
-            &groups,
-            port.by_hostname(),
-            self.targets,
-            self.issues,
-        );
+        let destinations =
+            tcp::destinations(basis, &groups, port.by_hostname(), self.targets, self.issues);
         let mut chains = Vec::new();
         for (index, group) in groups.iter().enumerate() {
             let mut terminal = destinations.terminal(ctx, index)?;
-            if let (Some(Terminal::Tcp(proxy)), Some(attempts)) = (&mut terminal, retries.attempts) {
+            if let (Some(Terminal::Tcp(proxy)), Some(attempts)) = (&mut terminal, retries.attempts)
+            {
                 proxy.max_connect_attempts = Some(attempts);
             }
             let chain = self.chains.get(port.number, group.key).cloned().unwrap_or_default();

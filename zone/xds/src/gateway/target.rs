@@ -67,7 +67,12 @@ impl Targets {
     }
 
     /// The target of a destination behind a listener.
-    fn intern(&mut self, listener: &Arc<Tags>, destination: &Tags, default: Protocol) -> Arc<Target> {
+    fn intern(
+        &mut self,
+        listener: &Arc<Tags>,
+        destination: &Tags,
+        default: Protocol,
+    ) -> Arc<Target> {
         let service = service_of(destination).unwrap_or_default();
         let key = (cluster::name(service, destination, listener), default);
         if let Some(known) = self.0.get(&key) {

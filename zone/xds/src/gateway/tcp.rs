@@ -16,10 +16,7 @@ use super::{
     weight::{TooHeavy, Weights},
 };
 use crate::{
-    context::Context,
-    draft::Terminal,
-    issue::Issues,
-    policy::legacy::FiledRetries,
+    context::Context, draft::Terminal, issue::Issues, policy::legacy::FiledRetries,
     protocol::Protocol,
 };
 

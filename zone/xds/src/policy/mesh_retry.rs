@@ -141,7 +141,8 @@ fn header_matchers(conf: &Value, list: &str) -> Vec<HeaderMatcher> {
 
 fn header_matcher(matcher: &Value) -> Option<HeaderMatcher> {
     let clean = |text: &&str| !text.contains(['\0', '\r', '\n']);
-    let name = matcher.get("name").and_then(Value::as_str).filter(clean).filter(|n| !n.is_empty())?;
+    let name =
+        matcher.get("name").and_then(Value::as_str).filter(clean).filter(|n| !n.is_empty())?;
     let value = matcher.get("value").and_then(Value::as_str).unwrap_or_default();
     let specifier = match matcher.get("type").and_then(Value::as_str).unwrap_or("Exact") {
         "Exact" => HeaderMatchSpecifier::StringMatch(exact(value)),

@@ -31,7 +31,8 @@ struct TypedStruct {
 pub(super) fn read(message: &str, value: &Value) -> Result<Decoded, String> {
     let decoded = json::read(message, &carried(value), &[]).map_err(|e| e.to_string())?;
     let wire = rewritten(message, &decoded.wire, &|any| {
-        let carrier = Struct::decode(any.value.as_slice()).ok().filter(|_| any.type_url == STRUCT_URL)?;
+        let carrier =
+            Struct::decode(any.value.as_slice()).ok().filter(|_| any.type_url == STRUCT_URL)?;
         let type_url = match carrier.fields.get(UNKNOWN)?.kind.as_ref()? {
             prost_types::value::Kind::StringValue(url) => url.clone(),
             _ => return None,
@@ -67,9 +68,8 @@ fn carried(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let url = map.get("@type").and_then(Value::as_str);
-            let known = |url: &str| {
-                json::descriptor(url.rsplit('/').next().unwrap_or_default()).is_some()
-            };
+            let known =
+                |url: &str| json::descriptor(url.rsplit('/').next().unwrap_or_default()).is_some();
             match url.filter(|url| !known(url)) {
                 Some(url) => {
                     let mut fields = map.clone();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    Kind, LISTENER, Modification, Operation, Template, change_virtual_hosts,
-    codec, merge, origin, packed,
+    Kind, LISTENER, Modification, Operation, Template, change_virtual_hosts, codec, merge, origin,
+    packed,
 };
 use crate::{
     issue::Issues,
@@ -21,7 +21,9 @@ struct Listeners(BTreeMap<String, (&'static str, Value)>);
 impl Template {
     /// Does it change listeners, or add any?
     pub(crate) fn touches_listeners(&self) -> bool {
-        self.modifications(&[Kind::Listener, Kind::NetworkFilter, Kind::HttpFilter]).next().is_some()
+        self.modifications(&[Kind::Listener, Kind::NetworkFilter, Kind::HttpFilter])
+            .next()
+            .is_some()
             || self.modifications(&[Kind::VirtualHost]).next().is_some()
             || self.resources.iter().any(|(t, _)| *t == ResourceType::Listener)
     }
@@ -64,11 +66,7 @@ impl Listeners {
     fn read(set: &ResourceSet, origin: impl Fn(&str) -> &'static str) -> Self {
         let json = |wire: &[u8]| codec::write(LISTENER, wire).unwrap_or_default();
         let listeners = set.iter(ResourceType::Listener);
-        Self(
-            listeners
-                .map(|l| (l.name.clone(), (origin(&l.name), json(&l.any.value))))
-                .collect(),
-        )
+        Self(listeners.map(|l| (l.name.clone(), (origin(&l.name), json(&l.any.value)))).collect())
     }
 
     fn apply(&mut self, modification: &Modification) -> Result<(), String> {
@@ -95,7 +93,8 @@ impl Listeners {
                 Ok(())
             }
             Kind::VirtualHost => {
-                let listeners = self.0.values_mut().filter(|(origin, _)| modification.is_from(origin));
+                let listeners =
+                    self.0.values_mut().filter(|(origin, _)| modification.is_from(origin));
                 for manager in listeners.flat_map(|(_, listener)| managers(listener)) {
                     let Some(config) = manager.get_mut("routeConfig") else { continue };
                     let name = config.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -112,7 +111,8 @@ impl Listeners {
     fn apply_to_whole(&mut self, modification: &Modification) -> Result<(), String> {
         match modification.operation {
             Operation::Add => {
-                let name = modification.value.get("name").and_then(Value::as_str).unwrap_or_default();
+                let name =
+                    modification.value.get("name").and_then(Value::as_str).unwrap_or_default();
                 if name.is_empty() {
                     return Err("a listener needs a name".to_owned());
                 }
@@ -202,4 +202,3 @@ fn change_filters(
     }
     Ok(())
 }
-

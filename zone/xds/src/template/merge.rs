@@ -141,32 +141,39 @@ mod tests {
                 },
             },
         });
-        merge("envoy.config.cluster.v3.Cluster", &mut base, &json!({
-            "connectTimeout": "1s",
-            "clusterType": {"name": "custom"},
-            "healthChecks": [{"timeout": "2s"}],
-            "outlierDetection": {"enforcingConsecutive5xx": 0},
-            "typedExtensionProtocolOptions": {
-                "x": {
-                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    "commonHttpProtocolOptions": {"maxStreamDuration": "2s"},
+        merge(
+            "envoy.config.cluster.v3.Cluster",
+            &mut base,
+            &json!({
+                "connectTimeout": "1s",
+                "clusterType": {"name": "custom"},
+                "healthChecks": [{"timeout": "2s"}],
+                "outlierDetection": {"enforcingConsecutive5xx": 0},
+                "typedExtensionProtocolOptions": {
+                    "x": {
+                        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                        "commonHttpProtocolOptions": {"maxStreamDuration": "2s"},
+                    },
                 },
-            },
-        }));
-        assert_eq!(base, json!({
-            "name": "a", "connectTimeout": "1s", "clusterType": {"name": "custom"},
-            "edsClusterConfig": {"edsConfig": {"ads": {}}},
-            "healthChecks": [{"timeout": "1s"}, {"timeout": "2s"}],
-            "circuitBreakers": {"thresholds": [{"maxRetries": 3}]},
-            "outlierDetection": {"consecutive5xx": 5, "enforcingConsecutive5xx": 0},
-            "typedExtensionProtocolOptions": {
-                "x": {
-                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    "commonHttpProtocolOptions": {"idleTimeout": "1s", "maxStreamDuration": "2s"},
-                    "explicitHttpConfig": {"httpProtocolOptions": {}},
+            }),
+        );
+        assert_eq!(
+            base,
+            json!({
+                "name": "a", "connectTimeout": "1s", "clusterType": {"name": "custom"},
+                "edsClusterConfig": {"edsConfig": {"ads": {}}},
+                "healthChecks": [{"timeout": "1s"}, {"timeout": "2s"}],
+                "circuitBreakers": {"thresholds": [{"maxRetries": 3}]},
+                "outlierDetection": {"consecutive5xx": 5, "enforcingConsecutive5xx": 0},
+                "typedExtensionProtocolOptions": {
+                    "x": {
+                        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                        "commonHttpProtocolOptions": {"idleTimeout": "1s", "maxStreamDuration": "2s"},
+                        "explicitHttpConfig": {"httpProtocolOptions": {}},
+                    },
                 },
-            },
-        }));
+            })
+        );
     }
 
     #[test]
@@ -182,7 +189,8 @@ mod tests {
         assert_eq!(base, tcp("b"));
         assert!(merge_any(&mut base, &json!({"@type": "x/other.Type"})).is_err());
         let mut unknown = json!({"@type": "x/other.Type", "a": [1], "b": {"c": 1}});
-        merge_any(&mut unknown, &json!({"@type": "x/other.Type", "a": [2], "b": {"d": 2}})).unwrap();
+        merge_any(&mut unknown, &json!({"@type": "x/other.Type", "a": [2], "b": {"d": 2}}))
+            .unwrap();
         assert_eq!(unknown, json!({"@type": "x/other.Type", "a": [1, 2], "b": {"c": 1, "d": 2}}));
     }
 }

@@ -27,8 +27,7 @@ const LISTENER: &str = "envoy.config.listener.v3.Listener";
 const ROUTES: &str = "envoy.config.route.v3.RouteConfiguration";
 const VIRTUAL_HOST: &str = "envoy.config.route.v3.VirtualHost";
 const FILTER: &str = "envoy.config.listener.v3.Filter";
-const HTTP_FILTER: &str =
-    "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter";
+const HTTP_FILTER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter";
 
 /// Where a resource came from, as modifications name it.
 pub(crate) mod origin {
@@ -195,8 +194,7 @@ impl Template {
                 }
                 continue;
             }
-            let names: Vec<String> =
-                set.names(ResourceType::Cluster).map(str::to_owned).collect();
+            let names: Vec<String> = set.names(ResourceType::Cluster).map(str::to_owned).collect();
             for name in names {
                 let origin = origins.get(&name).copied().unwrap_or_else(|| origin(&name));
                 if modification.fits(&name, origin) {
@@ -295,10 +293,7 @@ fn change_virtual_hosts(config: &mut Value, modification: &Modification) {
                 merge::merge(VIRTUAL_HOST, host, &modification.value);
             }
         }
-        Operation::AddFirst
-        | Operation::AddLast
-        | Operation::AddBefore
-        | Operation::AddAfter => {}
+        Operation::AddFirst | Operation::AddLast | Operation::AddBefore | Operation::AddAfter => {}
     }
 }
 
@@ -316,7 +311,10 @@ fn packed(
     value: &Value,
 ) -> Result<XdsResource, String> {
     let wire = codec::read(message, value)?.wire;
-    Ok(XdsResource::from_any(name, Any { type_url: resource_type.type_url().to_owned(), value: wire }))
+    Ok(XdsResource::from_any(
+        name,
+        Any { type_url: resource_type.type_url().to_owned(), value: wire },
+    ))
 }
 
 /// Reads the YAML text of a message.
@@ -353,36 +351,57 @@ fn read_modification(
     modification: &Modifications,
 ) -> Result<(Modification, Vec<String>), String> {
     let empty = String::new;
-    let (kind, message, operation, text, name, origin, within, tagged) =
-        match modification.r#type.as_ref().ok_or("nothing is chosen")? {
-            Type::Cluster(m) => {
-                let w = m.r#match.clone().unwrap_or_default();
-                (Kind::Cluster, CLUSTER, &m.operation, &m.value, w.name, w.origin, empty(), false)
-            }
-            Type::Listener(m) => {
-                let w = m.r#match.clone().unwrap_or_default();
-                let tagged = !w.tags.is_empty();
-                (Kind::Listener, LISTENER, &m.operation, &m.value, w.name, w.origin, empty(), tagged)
-            }
-            Type::NetworkFilter(m) => {
-                let w = m.r#match.clone().unwrap_or_default();
-                let tagged = !w.listener_tags.is_empty();
-                let (operation, value) = (&m.operation, &m.value);
-                (Kind::NetworkFilter, FILTER, operation, value, w.name, w.origin, w.listener_name, tagged)
-            }
-            Type::HttpFilter(m) => {
-                let w = m.r#match.clone().unwrap_or_default();
-                let tagged = !w.listener_tags.is_empty();
-                let (operation, value) = (&m.operation, &m.value);
-                (Kind::HttpFilter, HTTP_FILTER, operation, value, w.name, w.origin, w.listener_name, tagged)
-            }
-            Type::VirtualHost(m) => {
-                let w = m.r#match.clone().unwrap_or_default();
-                let (operation, value) = (&m.operation, &m.value);
-                let within = w.route_configuration_name;
-                (Kind::VirtualHost, VIRTUAL_HOST, operation, value, w.name, w.origin, within, false)
-            }
-        };
+    let (kind, message, operation, text, name, origin, within, tagged) = match modification
+        .r#type
+        .as_ref()
+        .ok_or("nothing is chosen")?
+    {
+        Type::Cluster(m) => {
+            let w = m.r#match.clone().unwrap_or_default();
+            (Kind::Cluster, CLUSTER, &m.operation, &m.value, w.name, w.origin, empty(), false)
+        }
+        Type::Listener(m) => {
+            let w = m.r#match.clone().unwrap_or_default();
+            let tagged = !w.tags.is_empty();
+            (Kind::Listener, LISTENER, &m.operation, &m.value, w.name, w.origin, empty(), tagged)
+        }
+        Type::NetworkFilter(m) => {
+            let w = m.r#match.clone().unwrap_or_default();
+            let tagged = !w.listener_tags.is_empty();
+            let (operation, value) = (&m.operation, &m.value);
+            (
+                Kind::NetworkFilter,
+                FILTER,
+                operation,
+                value,
+                w.name,
+                w.origin,
+                w.listener_name,
+                tagged,
+            )
+        }
+        Type::HttpFilter(m) => {
+            let w = m.r#match.clone().unwrap_or_default();
+            let tagged = !w.listener_tags.is_empty();
+            let (operation, value) = (&m.operation, &m.value);
+            (
+                Kind::HttpFilter,
+                HTTP_FILTER,
+                operation,
+                value,
+                w.name,
+                w.origin,
+                w.listener_name,
+                tagged,
+            )
+        }
+        Type::VirtualHost(m) => {
+            let w = m.r#match.clone().unwrap_or_default();
+            let (operation, value) = (&m.operation, &m.value);
+            let within = w.route_configuration_name;
+            (Kind::VirtualHost, VIRTUAL_HOST, operation, value, w.name, w.origin, within, false)
+        }
+    };
     if tagged {
         return Err("listeners of gateways have no tags to match".to_owned());
     }

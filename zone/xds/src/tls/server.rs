@@ -1,9 +1,7 @@
 //! Checks of certificates and keys: what Envoy would refuse is refused here, where it can be told
 //! (Kuma: pkg/plugins/runtime/gateway/filter_chain_generator.go).
 
-use rustls::{
-    SignatureAlgorithm, crypto::aws_lc_rs::sign::any_supported_type, sign::SigningKey,
-};
+use rustls::{SignatureAlgorithm, crypto::aws_lc_rs::sign::any_supported_type, sign::SigningKey};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use std::sync::Arc;
 use x509_parser::parse_x509_certificate;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    build::{gateway, generated, json_of, route, to_echo, world},
+    build::{gateway, generated, json_of, only, route, to_echo, world},
     world::World,
 };
 
@@ -12,12 +12,6 @@ fn with_route() -> World {
     world.add(&gateway(&json!([{"port": 8080, "protocol": "HTTP"}])));
     world.add(&route("r", &json!([to_echo("/")])));
     world
-}
-
-fn only(json: &Value, kind: &str) -> Value {
-    let resources = json[kind]["Resources"].as_object().unwrap();
-    assert_eq!(resources.len(), 1);
-    resources.values().next().unwrap().clone()
 }
 
 #[test]

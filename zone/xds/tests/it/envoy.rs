@@ -1,55 +1,176 @@
-//! A real Envoy takes what is generated. Needs `SUNBEAR_ENVOY`, the path of an Envoy binary.
+//! A real Envoy takes what is generated. Needs `SUNBEAR_ENVOY` or `ENVOY_BIN`, the path of an Envoy
+//! binary.
 
-use std::{fs, process::Command};
+use std::{ffi::OsString, fs, path::Path, process::Command};
 
-use serde_json::{Value, json};
-
-use crate::{
-    build::{gateway, generated, json_of, route, to_echo, world},
-    golden::case_snapshots,
+use serde_json::{Map, Value, json};
+use sunbear_xds::{
+    Generated, ResourceType, SecretRequest, ca_secret, certificate_secret, generate,
 };
 
-/// A bootstrap with everything in it that would come over xDS.
-fn bootstrap(snapshot: &Value) -> Value {
-    let list = |kind: &str| -> Vec<Value> {
-        snapshot[kind]["Resources"].as_object().unwrap().values().cloned().collect()
+use crate::{
+    build::{gateway, generated, gw, route, settings, to_echo, world},
+    certs,
+    golden::{generate_cases, to_json},
+    random::{self, Material},
+};
+
+/// Sets in the random test, unless `SUNBEAR_PROPERTY_SETS` says so.
+const SETS: u64 = 25;
+
+/// Sets that one start of Envoy reads.
+const BATCH: usize = 40;
+
+fn envoy() -> Option<OsString> {
+    let envoy = ["SUNBEAR_ENVOY", "ENVOY_BIN"].into_iter().find_map(std::env::var_os);
+    if envoy.is_none() {
+        println!(
+            "SKIPPED: neither SUNBEAR_ENVOY nor ENVOY_BIN is set, no Envoy has seen the output"
+        );
+    }
+    envoy
+}
+
+/// What one proxy gets as the static part of a bootstrap. `number` keeps names and addresses apart
+/// from those of other proxies.
+fn static_part(generated: &Generated, number: usize) -> Value {
+    let mut generated = generated.clone();
+    let pair = certs::rsa();
+    for request in &generated.secrets {
+        let (name, certificate) = (request.name(), pair.certificate.as_bytes());
+        let secret = match request {
+            SecretRequest::Identity { .. } => {
+                certificate_secret(&name, certificate, pair.key.as_bytes())
+            }
+            SecretRequest::MeshCa { .. } | SecretRequest::AllMeshCas => {
+                ca_secret(&name, certificate)
+            }
+        };
+        generated.resources.insert(ResourceType::Secret, secret);
+    }
+    let all = |resource_type| -> Map<String, Value> {
+        let list = generated.resources.iter(resource_type);
+        list.map(|r| (r.name.clone(), to_json(r))).collect()
     };
-    let mut clusters = list("Clusters");
+    let (routes, endpoints) = (all(ResourceType::Route), all(ResourceType::Endpoint));
+    let mut clusters: Vec<Value> = all(ResourceType::Cluster).into_values().collect();
     for cluster in &mut clusters {
         if cluster["type"] == "EDS" {
             cluster["type"] = json!("STATIC");
-            cluster["loadAssignment"] =
-                snapshot["Endpoints"]["Resources"][cluster["name"].as_str().unwrap()].clone();
+            cluster["loadAssignment"] = endpoints[cluster["name"].as_str().unwrap()].clone();
             cluster.as_object_mut().unwrap().remove("edsClusterConfig");
         }
     }
-    let mut listeners = list("Listeners");
-    // Envoy refuses static chains without filters; over LDS it takes them.
-    listeners.retain(|l| l["filterChains"].as_array().unwrap().iter().all(|c| *c != json!({})));
+    let mut listeners: Vec<Value> = all(ResourceType::Listener).into_values().collect();
     for listener in &mut listeners {
-        // Two names for one thing; the check does not bind.
-        for chain in listener["filterChains"].as_array_mut().unwrap() {
-            for filter in chain["filters"].as_array_mut().unwrap() {
-                let config = filter["typedConfig"].as_object_mut().unwrap();
-                if let Some(rds) = config.remove("rds") {
-                    let name = rds["routeConfigName"].as_str().unwrap();
-                    let routes = snapshot["Routes"]["Resources"][name].clone();
-                    config.insert("routeConfig".to_owned(), routes);
-                }
+        embed(listener, &routes, number);
+    }
+    // Envoy refuses static chains without filters; over LDS it takes them.
+    listeners.retain(|l| !l["filterChains"].as_array().unwrap().is_empty());
+    let mut part = json!({
+        "clusters": clusters, "listeners": listeners,
+        "secrets": all(ResourceType::Secret).into_values().collect::<Vec<_>>(),
+    });
+    without_sds(&mut part);
+    apart(&part, &generated, number)
+}
+
+/// Puts routes into their listener, and the listener at an address that is only its own; the check
+/// does not bind.
+fn embed(listener: &mut Value, routes: &Map<String, Value>, number: usize) {
+    let address = format!("127.{}.{}.1", number / 250, number % 250);
+    listener["address"]["socketAddress"]["address"] = json!(address);
+    let chains = listener["filterChains"].as_array_mut().unwrap();
+    chains.retain(|chain| chain.get("filters").is_some());
+    for chain in chains {
+        for filter in chain["filters"].as_array_mut().unwrap() {
+            let config = filter["typedConfig"].as_object_mut().unwrap();
+            if let Some(rds) = config.remove("rds") {
+                let name = rds["routeConfigName"].as_str().unwrap();
+                config.insert("routeConfig".to_owned(), routes[name].clone());
             }
         }
     }
+}
+
+/// Secrets come from the bootstrap, too.
+fn without_sds(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.remove("sdsConfig");
+            map.values_mut().for_each(without_sds);
+        }
+        Value::Array(list) => list.iter_mut().for_each(without_sds),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Gives all names a prefix, so that several proxies go into one bootstrap.
+fn apart(part: &Value, generated: &Generated, number: usize) -> Value {
+    let mut text = part.to_string();
+    for resource_type in [ResourceType::Cluster, ResourceType::Listener, ResourceType::Secret] {
+        for name in generated.resources.names(resource_type) {
+            let quoted = Value::from(name).to_string();
+            text = text.replace(&quoted, &Value::from(format!("{number}/{name}")).to_string());
+        }
+    }
+    serde_json::from_str(&text).unwrap()
+}
+
+fn bootstrap(parts: &[Value]) -> Value {
+    let all = |key: &str| -> Vec<Value> {
+        parts.iter().flat_map(|part| part[key].as_array().unwrap().clone()).collect()
+    };
     json!({
         "node": {"id": "default.gw", "cluster": "gw"},
         "layeredRuntime": {"layers": [{"name": "kuma", "staticLayer": {
             "re2.max_program_size.error_level": 4_294_967_295_u32,
         }}]},
-        "staticResources": {"clusters": clusters, "listeners": listeners},
+        "staticResources": {
+            "clusters": all("clusters"), "listeners": all("listeners"), "secrets": all("secrets"),
+        },
     })
 }
 
+/// Has Envoy check a bootstrap; what it says if it refuses.
+fn validate(envoy: &OsString, parts: &[Value], name: &str) -> Result<(), String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bootstraps");
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(name.replace('/', "-") + ".json");
+    fs::write(&path, bootstrap(parts).to_string()).unwrap();
+    let output = Command::new(envoy)
+        .args(["--mode", "validate", "--log-level", "error", "-c"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    if output.status.success() {
+        let _ = fs::remove_file(&path);
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Has Envoy check parts all at once, and if it refuses, those that it refuses one by one.
+fn check(envoy: &OsString, parts: &[(String, Value)]) -> Vec<String> {
+    let mut refused = Vec::new();
+    for batch in parts.chunks(BATCH) {
+        let values: Vec<Value> = batch.iter().map(|(_, part)| part.clone()).collect();
+        let Err(whole) = validate(envoy, &values, &batch[0].0) else { continue };
+        let before = refused.len();
+        for (name, part) in batch {
+            if let Err(reason) = validate(envoy, std::slice::from_ref(part), name) {
+                refused.push(format!("{name}: {reason}"));
+            }
+        }
+        if refused.len() == before {
+            refused.push(format!("together: {whole}"));
+        }
+    }
+    refused
+}
+
 /// A gateway with every kind of filter, and with everything that has to be left out.
-fn everything() -> Value {
+fn everything() -> Generated {
     let mut world = world();
     world.add(&gateway(&json!([
         {"port": 8080, "protocol": "HTTP"},
@@ -154,29 +275,43 @@ fn everything() -> Value {
             },
         }}]},
     }));
-    assert!(!generated(&world).issues.is_empty());
-    json_of(&world)
+    let got = generated(&world);
+    assert!(!got.issues.is_empty());
+    got
 }
 
 #[test]
-fn envoy_takes_it() {
-    let Some(envoy) = std::env::var_os("SUNBEAR_ENVOY") else {
-        println!("SKIPPED: SUNBEAR_ENVOY is not set, no Envoy has seen the output");
-        return;
-    };
-    let mut snapshots = vec![("everything".to_owned(), everything())];
-    snapshots.extend(case_snapshots());
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bootstraps");
-    fs::create_dir_all(&folder).unwrap();
-    for (name, snapshot) in snapshots {
-        let path = folder.join(name.replace('/', "-") + ".json");
-        fs::write(&path, bootstrap(&snapshot).to_string()).unwrap();
-        let output = Command::new(&envoy)
-            .args(["--mode", "validate", "--log-level", "error", "-c"])
-            .arg(&path)
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{name}: {text}");
+fn snapshots_load() {
+    let Some(envoy) = envoy() else { return };
+    let mut parts = vec![("everything".to_owned(), static_part(&everything(), 0))];
+    for (index, (name, generated)) in generate_cases().into_iter().enumerate() {
+        parts.push((name, static_part(&generated, index + 1)));
     }
+    let refused = check(&envoy, &parts);
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
+
+#[test]
+fn random_sets_load() {
+    let sets: u64 = std::env::var("SUNBEAR_PROPERTY_SETS").map_or(SETS, |n| n.parse().unwrap());
+    let first: u64 = std::env::var("SUNBEAR_PROPERTY_SEED").map_or(0, |n| n.parse().unwrap());
+    let material = Material::new();
+    let envoy = envoy();
+    let mut refused = Vec::new();
+    for batch in (first..first + sets).collect::<Vec<_>>().chunks(BATCH) {
+        let parts: Vec<(String, Value)> = batch
+            .iter()
+            .enumerate()
+            .map(|(number, seed)| {
+                let world = random::world(*seed, &material);
+                let generated = generate(&world, &settings(), &gw()).unwrap();
+                (format!("seed {seed}"), static_part(&generated, number))
+            })
+            .collect();
+        if let Some(envoy) = &envoy {
+            refused.extend(check(envoy, &parts));
+        }
+    }
+    assert!(refused.is_empty(), "{} of {sets}:\n{}", refused.len(), refused.join("\n"));
+    println!("{sets} sets generated, Envoy asked: {}", envoy.is_some());
 }

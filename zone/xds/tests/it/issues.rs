@@ -107,7 +107,9 @@ fn addresses_have_to_be_ip_addresses() {
     let got = generated(&world);
     assert_eq!(
         issues(&got),
-        ["echo-2 networking.inbound[0]: an endpoint has to have an IP address and a port from 1 to 65535"]
+        [
+            "echo-2 networking.inbound[0]: an endpoint has to have an IP address and a port from 1 to 65535"
+        ]
     );
     assert_eq!(got.resources.len(ResourceType::Endpoint), 1);
 }

@@ -4,8 +4,15 @@
 mod admin;
 mod behaviour;
 mod build;
+mod certs;
+mod cross_mesh;
 mod envoy;
+mod external;
 mod golden;
 mod issues;
+mod observe;
 mod properties;
+mod random;
+mod template;
+mod tls;
 mod world;

@@ -3,7 +3,11 @@
 use prost_types::Duration;
 use sunbear_proto::kuma::mesh::v1alpha1::timeout::Conf;
 
-use crate::{draft::ClusterDraft, envoy::{is_positive, sane}, protocol::Protocol};
+use crate::{
+    draft::ClusterDraft,
+    envoy::{is_positive, sane},
+    protocol::Protocol,
+};
 
 pub(super) fn configure(draft: &mut ClusterDraft, conf: &Conf, protocol: Protocol) {
     if let Some(timeout) = conf.connect_timeout.map(sane).filter(is_positive) {
