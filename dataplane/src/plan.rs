@@ -64,6 +64,8 @@ pub(crate) enum Event {
     Serving(Id),
     /// An Envoy ended.
     Ended(Id),
+    /// An Envoy was killed by somebody, which says nothing of its configuration.
+    Killed(Id),
     /// The time that was asked for with [`Action::Arm`] is over.
     PatienceOver,
 }
@@ -158,7 +160,8 @@ impl Plan {
                 self.on_no_document(at_hand, self.times.retry_backoff.max(REFUSED_PAUSE))
             }
             Event::Serving(id) => self.on_serving(*id),
-            Event::Ended(id) => self.on_ended(*id, at_hand),
+            Event::Ended(id) => self.on_ended(*id, at_hand, true),
+            Event::Killed(id) => self.on_ended(*id, at_hand, false),
             Event::PatienceOver => self.stand_in(at_hand),
         }
     }
@@ -208,7 +211,7 @@ impl Plan {
         Vec::new()
     }
 
-    fn on_ended(&mut self, id: Id, at_hand: AtHand) -> Vec<Action> {
+    fn on_ended(&mut self, id: Id, at_hand: AtHand, by_itself: bool) -> Vec<Action> {
         if let Some(live) = self.live.take_if(|live| live.id == id) {
             let mut actions = vec![Action::Fetch(backoff(self.live_restarts))];
             self.live_restarts += 1;
@@ -221,7 +224,7 @@ impl Plan {
             return actions;
         }
         if let Some(sealed) = self.sealed.take_if(|sealed| sealed.id == id) {
-            if !sealed.serving {
+            if by_itself && !sealed.serving {
                 self.try_previous = sealed.source == Source::Sealed;
             }
             let pause = backoff(self.sealed_restarts);

@@ -254,3 +254,11 @@ fn any_order_of_events_keeps_the_rules() {
         }
     }
 }
+
+#[test]
+fn a_killed_envoy_does_not_speak_against_its_configuration() {
+    let mut plan = begun();
+    plan.on(&Event::Unreachable, SEALED);
+    assert_eq!(plan.on(&Event::Killed(Id(1)), SEALED), [Action::Arm(RESTART_FIRST)]);
+    assert_eq!(plan.on(&Event::PatienceOver, SEALED), [Action::Start(Id(2), Source::Sealed)]);
+}

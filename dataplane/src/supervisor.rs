@@ -279,7 +279,11 @@ impl Supervisor {
             }
             tracing::error!(pid = running.process.pid(), source = ?running.source, status, "Envoy has ended, starting it again");
         }
-        self.decide(Event::Ended(id), None).await
+        // SIGKILL and SIGTERM come from outside: from a person, a container's end, the kernel's
+        // want of memory.
+        let killed = ["signal: 9 ", "signal: 15 "].iter().any(|s| status.starts_with(s));
+        let event = if killed { Event::Killed(id) } else { Event::Ended(id) };
+        self.decide(event, None).await
     }
 
     /// Feeds the plan and does what it says. `document` is the bootstrap that came with the event.

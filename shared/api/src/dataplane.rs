@@ -91,9 +91,9 @@ mod tests {
         let east = json!({"kuma.io/zone": "east", "v": "1"});
         let west = json!({"kuma.io/zone": "west"});
         let rule = |tags: Value| json!([{"tags": tags}]);
-        assert_eq!(check(&json!({}), &[east.clone()]), None);
+        assert_eq!(check(&json!({}), std::slice::from_ref(&east)), None);
         let required = json!({"requirements": rule(json!({"kuma.io/zone": "east", "v": "*"}))});
-        assert_eq!(check(&required, &[east.clone()]), None);
+        assert_eq!(check(&required, std::slice::from_ref(&east)), None);
         assert_eq!(
             check(&required, &[east.clone(), west.clone()]).unwrap(),
             "dataplane cannot be a member of mesh \"m\" because its tags \"kuma.io/zone=west\" does \

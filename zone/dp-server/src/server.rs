@@ -132,30 +132,17 @@ impl DpServer {
 
     /// Runs what goes on in the background, until the token is cancelled; then ends all streams
     /// and writes what is left to write.
-    pub fn run(
-        self: Arc<Self>,
-        stop: CancellationToken,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            tokio::join!(
-                self.insights.run(&self, &stop),
-                lifecycle::deregister_departed(&self, &stop),
-            );
-            self.stopping.cancel();
-            self.streams.close();
-            if tokio::time::timeout(DRAIN, self.streams.wait()).await.is_err() {
-                tracing::warn!(
-                    streams = self.streams.len(),
-                    "discovery streams did not end in time"
-                );
-            }
-            match tokio::time::timeout(LAST_WRITE, self.insights.write(&self, true)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(())) | Err(_) => {
-                    tracing::warn!(
-                        "the end of some streams could not be written to their insights"
-                    );
-                }
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::join!(self.insights.run(&self, &stop), lifecycle::deregister_departed(&self, &stop),);
+        self.stopping.cancel();
+        self.streams.close();
+        if tokio::time::timeout(DRAIN, self.streams.wait()).await.is_err() {
+            tracing::warn!(streams = self.streams.len(), "discovery streams did not end in time");
+        }
+        match tokio::time::timeout(LAST_WRITE, self.insights.write(&self, true)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(())) | Err(_) => {
+                tracing::warn!("the end of some streams could not be written to their insights");
             }
         }
     }

@@ -221,13 +221,7 @@ impl State {
                 None => made_endpoints(&self.endpoints, target),
             }
         });
-        // What was kept was made with the secrets of before.
-        let mut read = secrets.into_read();
-        if !secrets_changed {
-            for (name, secret) in std::mem::take(&mut self.secrets) {
-                read.entry(name).or_insert(secret);
-            }
-        }
+        let read = secrets.into_read();
         let endpoints = std::mem::take(&mut self.endpoints);
         self.finish(identity, made, set, endpoints, read)
     }
@@ -245,8 +239,15 @@ impl State {
         let Made { output, logs, template, .. } = made;
         let requests: BTreeSet<SecretRequest> = output.requests.into_iter().collect();
         let all_meshes = requests.contains(&SecretRequest::AllMeshCas);
-        let depends_on =
-            Dependencies::of_gateway(&identity.mesh, self.inputs.needs, &secrets, all_meshes);
+        // What was kept from before was made with the secrets of before.
+        let mut old = std::mem::take(&mut self.secrets);
+        let secret = |name: String| {
+            let secret = secrets.get(&name).cloned().or_else(|| old.remove(&name)).flatten();
+            (name, secret)
+        };
+        self.secrets = output.asked.into_iter().map(secret).collect();
+        let needs = self.inputs.needs;
+        let depends_on = Dependencies::of_gateway(&identity.mesh, needs, &self.secrets, all_meshes);
         self.targets = BTreeMap::new();
         for target in output.targets {
             self.targets.entry(target.service().to_owned()).or_default().push(target);
@@ -254,7 +255,6 @@ impl State {
         self.set = set;
         self.memo = output.memo;
         self.endpoints = endpoints;
-        self.secrets = secrets;
         self.issues = output.issues;
         self.plan = Arc::new(Plan {
             listeners: Arc::new(output.listeners),

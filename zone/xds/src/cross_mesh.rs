@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use sunbear_model::{Kind, Resource, ResourceKey, label, tags::Tags};
-use sunbear_proto::kuma::mesh::v1alpha1::dataplane::networking::gateway::GatewayType;
+use sunbear_proto::kuma::mesh::v1alpha1::{
+    dataplane::networking::gateway::GatewayType, mesh_gateway::listener::Protocol,
+};
 
-use crate::{gateway::merged_tags, proxy::is_ip, selection, view::View};
+use crate::{gateway::group, proxy::is_ip, selection, view::View};
 
 /// A place where a mesh takes calls from others.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,15 +52,14 @@ fn add(
         Some((&**gateway, message.selectors.as_slice(), message))
     });
     let gateway = selection::best(candidates, dataplane).filter(|_| is_ip(&networking.address))?;
-    let listeners = gateway.conf.as_ref().map_or(&[][..], |conf| &conf.listeners);
-    for listener in listeners.iter().filter(|listener| listener.cross_mesh) {
-        let mut tags = merged_tags(&own.tags, gateway, listener);
+    let (ports, _) = group(gateway, &own.tags);
+    let crossing = ports.iter().filter(|p| p.cross_mesh && p.protocol == Protocol::Http);
+    for (port, listener) in crossing.flat_map(|p| p.listeners.iter().map(|l| (p.number, l))) {
+        let mut tags = (*listener.tags).clone();
         if let Some(zone) = resource.label(label::ZONE) {
             tags.entry(label::ZONE.to_owned()).or_insert_with(|| zone.to_owned());
         }
-        if let Some(port) = u16::try_from(listener.port).ok().filter(|port| *port > 0) {
-            endpoints.push(CrossMeshEndpoint { tags, address: networking.address.clone(), port });
-        }
+        endpoints.push(CrossMeshEndpoint { tags, address: networking.address.clone(), port });
     }
     Some(())
 }

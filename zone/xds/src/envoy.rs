@@ -22,7 +22,6 @@ pub(crate) const fn seconds(seconds: i64) -> Duration {
 }
 
 pub(crate) const fn millis(millis: i64) -> Duration {
-    #[expect(clippy::cast_possible_truncation, reason = "below a thousand millions")]
     Duration { seconds: millis / 1000, nanos: (millis % 1000) as i32 * 1_000_000 }
 }
 

@@ -1,7 +1,7 @@
 //! External services: which destinations are some, and the clusters that lead there directly (Kuma:
 //! pkg/plugins/runtime/gateway/cluster_generator.go, pkg/xds/envoy/clusters/v3).
 
-use std::{cell::OnceCell, fmt, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeSet, fmt, sync::Arc};
 
 use sunbear_model::{
     Kind, Resource, Typed, label,
@@ -86,8 +86,14 @@ pub(crate) struct External<'a> {
     host: &'a str,
     port: u32,
     permitted: bool,
-    /// Loaded when a destination needs them; none if that failed.
-    credentials: OnceCell<Option<Arc<Credentials>>>,
+    /// Loaded when a destination needs them.
+    loaded: OnceCell<Loaded>,
+}
+
+/// Credentials, and what there is to tell of them: field, reason, and what is used instead.
+struct Loaded {
+    credentials: Option<Arc<Credentials>>,
+    issue: Option<(&'static str, String, Effect)>,
 }
 
 impl<'a> ExternalServices<'a> {
@@ -107,7 +113,7 @@ impl<'a> ExternalServices<'a> {
                 host,
                 port: port.into(),
                 permitted: permissions.is_empty() || permissions.permit(&spec.tags, &ctx.dataplane),
-                credentials: OnceCell::new(),
+                loaded: OnceCell::new(),
             });
         }
         Self { list, restricted: !permissions.is_empty(), through_egress: ctx.through_egress() }
@@ -142,6 +148,13 @@ impl<'a> ExternalServices<'a> {
         self.list.iter().filter(|e| e.permitted && tags::matches(destination, e.tags()))
     }
 
+    /// Names of the secrets that a destination needs.
+    pub(crate) fn secrets(&self, destination: &Tags) -> BTreeSet<String> {
+        let tls = self.matching(destination).filter_map(External::tls);
+        let sources = tls.flat_map(|tls| [&tls.ca_cert, &tls.client_cert, &tls.client_key]);
+        sources.flatten().filter_map(tls::secret_name).map(str::to_owned).collect()
+    }
+
     /// What all external services of a name speak.
     pub(crate) fn protocol(&self, service: &str) -> Option<Protocol> {
         if self.through_egress {
@@ -152,10 +165,13 @@ impl<'a> ExternalServices<'a> {
         }))
     }
 
-    /// Takes note of the credentials that were used.
+    /// Takes note of the credentials that were used, and forgets those of services that are gone.
     pub(crate) fn note(&self, last_good: &mut LastGood) {
+        let names: BTreeSet<&str> = self.list.iter().map(|e| &*e.resource.key.name).collect();
+        last_good.credentials.retain(|name, _| names.contains(name.as_str()));
         for external in &self.list {
-            if let Some(Some(credentials)) = external.credentials.get() {
+            let credentials = external.loaded.get().and_then(|loaded| loaded.credentials.as_ref());
+            if let Some(credentials) = credentials {
                 let name = external.resource.key.name.to_string();
                 last_good.credentials.insert(name, Arc::clone(credentials));
             }
@@ -237,30 +253,30 @@ impl External<'_> {
     /// Has it what it needs to be called? Tells of it if not.
     fn is_usable(&self, ctx: &Context<'_>, issues: &mut Issues) -> bool {
         let Some(tls) = self.tls() else { return true };
-        self.credentials.get_or_init(|| self.load_credentials(ctx, tls, issues)).is_some()
+        let loaded = self.loaded.get_or_init(|| self.load(ctx, tls));
+        if let Some((field, reason, effect)) = &loaded.issue {
+            let field = format!("networking.tls.{field}");
+            issues.add(&self.resource.key, field, reason, *effect);
+        }
+        loaded.credentials.is_some()
     }
 
-    fn load_credentials(
-        &self,
-        ctx: &Context<'_>,
-        tls: &Tls,
-        issues: &mut Issues,
-    ) -> Option<Arc<Credentials>> {
+    fn load(&self, ctx: &Context<'_>, tls: &Tls) -> Loaded {
         let sni = self.server_name(tls);
         if sni.len() > 255 || sni.contains('\0') {
-            let reason = "no server name can be made of this";
-            issues.left_out(&self.resource.key, "networking.tls.serverName", reason);
-            return None;
+            let reason = "no server name can be made of this".to_owned();
+            let issue = Some(("serverName", reason, Effect::LeftOut));
+            return Loaded { credentials: None, issue };
         }
         let (field, reason, about_data) = match read_credentials(ctx, tls) {
-            Ok(credentials) => return Some(Arc::new(credentials)),
+            Ok(credentials) => {
+                return Loaded { credentials: Some(Arc::new(credentials)), issue: None };
+            }
             Err(failure) => failure,
         };
-        let field = format!("networking.tls.{field}");
         let kept = ctx.last_good.credentials.get(&*self.resource.key.name).filter(|_| about_data);
         let effect = if kept.is_some() { Effect::LastGood } else { Effect::LeftOut };
-        issues.add(&self.resource.key, field, reason, effect);
-        kept.cloned()
+        Loaded { credentials: kept.cloned(), issue: Some((field, reason, effect)) }
     }
 
     /// The name in the TLS handshake: an address is none.
@@ -274,7 +290,7 @@ impl External<'_> {
 
     fn socket_match(&self) -> Option<TransportSocketMatch> {
         let tls = self.tls()?;
-        let credentials = self.credentials.get().cloned().flatten()?;
+        let credentials = self.loaded.get()?.credentials.clone()?;
         Some(TransportSocketMatch {
             name: self.host.to_owned(),
             r#match: tag_struct(&self.endpoint_tags()),

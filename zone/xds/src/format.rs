@@ -6,6 +6,10 @@
 pub(crate) enum FormatError {
     #[error("it cannot hold control characters")]
     Control,
+    #[error("a header name cannot be empty")]
+    NoName,
+    #[error("pseudo headers and the host can only be set on requests")]
+    Pseudo,
     #[error("a percent sign that begins no command is written %%")]
     Percent,
     #[error("unknown command {0}")]
@@ -224,10 +228,26 @@ pub(crate) fn check(text: &str) -> Result<(), FormatError> {
 
 /// Checks a header that is added: its name, and its value, which is a format.
 pub(crate) fn check_header(name: &str, value: &str) -> Result<(), FormatError> {
-    if name.contains(is_control) || value.contains(is_control) {
-        return Err(FormatError::Control);
+    check_name(name)?;
+    check_value(value)
+}
+
+/// Checks the name of a header that is added or taken away.
+pub(crate) fn check_name(name: &str) -> Result<(), FormatError> {
+    if name.is_empty() {
+        Err(FormatError::NoName)
+    } else if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+        Err(FormatError::Pseudo)
+    } else if name.contains(is_control) {
+        Err(FormatError::Control)
+    } else {
+        Ok(())
     }
-    check(value)
+}
+
+/// Checks the value of a header that is added.
+pub(crate) fn check_value(value: &str) -> Result<(), FormatError> {
+    if value.contains(is_control) { Err(FormatError::Control) } else { check(value) }
 }
 
 fn is_control(c: char) -> bool {

@@ -18,6 +18,13 @@ pub(crate) struct Kept {
     pub(crate) secret: Arc<XdsResource>,
 }
 
+impl Kept {
+    /// The secret of the mesh that it came from.
+    pub(crate) fn secret_name(&self) -> Option<&str> {
+        self.source.strip_prefix("secret:")
+    }
+}
+
 /// Everything that is kept for a gateway.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct LastGood {

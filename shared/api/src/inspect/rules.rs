@@ -66,7 +66,7 @@ impl Matched {
     }
 
     /// Rules about clients, by socket.
-    fn from_rules(&self) -> BTreeMap<&Socket, Vec<Rule>> {
+    fn inbound_from(&self) -> BTreeMap<&Socket, Vec<Rule>> {
         let rules = self.by_socket.iter().map(|(socket, policies)| {
             let items: Vec<Item<'_>> = Item::all(policies, "from").collect();
             (socket, rules(self.kind, &items, true))
@@ -254,7 +254,7 @@ pub(super) fn merged(call: &Call<'_>, target: &Inspect) -> Result<Response, Prob
         }
         let to_rules = if exclusive { Vec::new() } else { to_rules };
         let from: Vec<Value> = matched
-            .from_rules()
+            .inbound_from()
             .iter()
             .map(|(socket, rules)| {
                 let rules: Vec<Value> = rules.iter().map(Rule::to_json).collect();
@@ -303,11 +303,7 @@ fn stand_in(resource: &Resource, gateway: &MeshGateway) -> Result<Resource, Prob
             "no selectors on MeshGateway this is not supported",
         ));
     };
-    let own = Gateway {
-        r#type: GatewayType::Builtin.into(),
-        tags: selector.r#match.clone(),
-        ..Gateway::default()
-    };
+    let own = Gateway { r#type: GatewayType::Builtin.into(), tags: selector.r#match.clone() };
     let networking = Networking { gateway: Some(own), ..Networking::default() };
     let dataplane = Dataplane { networking: Some(networking), ..Dataplane::default() };
     Ok(Resource {
@@ -350,7 +346,7 @@ pub(super) fn attachments(call: &Call<'_>, target: &Inspect) -> Result<Response,
     let mut items: Vec<((String, &str), Value)> = Vec::new();
     for kind in TARGET_REF_KINDS.iter().filter_map(|name| Kind::by_name(name)) {
         let matched = Matched::of(&snapshot, kind, &proxy, &routes);
-        for (socket, rules) in matched.from_rules() {
+        for (socket, rules) in matched.inbound_from() {
             let (tags, _) = tags_at(&proxy, socket);
             let tags = tags.cloned().unwrap_or_default();
             let address = format!("{}:{}", socket.address, socket.port);

@@ -121,8 +121,6 @@ fn bombs() {
         "a: &x [*x]\n".to_owned(),
         "? ".repeat(10_000),
         "!".repeat(10_000),
-        format!("a: [{}]", "[],".repeat(1_100_000)),
-        format!("{{\"a\": [{}0]}}", "[],".repeat(1_100_000)),
         "---\na: 1\n".repeat(20_000),
     ];
     for text in cases {
@@ -135,11 +133,11 @@ fn bombs() {
 
 #[test]
 fn a_large_document_is_read() {
-    let text = format!("a:\n{}", "- {name: some-name, value: other, weight: 10}\n".repeat(40_000));
+    let text = format!("a:\n{}", "- {name: some-name, value: other, weight: 10}\n".repeat(5_000));
     assert!(text.len() < MAX_BYTES);
     let (documents, errors) = parse("f", &text, &BTreeMap::new());
     assert_eq!(errors, []);
-    assert_eq!(documents[0].value["a"].as_array().unwrap().len(), 40_000);
+    assert_eq!(documents[0].value["a"].as_array().unwrap().len(), 5_000);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _, NonFiniteFloa
 use super::weight;
 
 /// The most nodes of a document, keys included.
-pub(super) const MAX_NODES: usize = 1_000_000;
+const MAX_NODES: usize = 1_000_000;
 
 /// Why a document has no value.
 #[derive(Debug)]
@@ -34,10 +34,15 @@ pub(super) enum Booleans {
 
 /// Parses one document, which may be empty (null).
 pub(super) fn parse(text: &str, booleans: Booleans) -> Result<Value, ValueError> {
+    parse_within(MAX_NODES, text, booleans)
+}
+
+/// As [`parse`], with at most so many nodes.
+fn parse_within(nodes: usize, text: &str, booleans: Booleans) -> Result<Value, ValueError> {
     if text.trim_start().starts_with('{') {
         // JSON is YAML for nearly all purposes; escapes of characters beyond the basic plane, and
         // long lines before a colon, are not.
-        let left = Cell::new(MAX_NODES);
+        let left = Cell::new(nodes);
         let mut json = serde_json::Deserializer::from_str(text);
         let value = Strict { left: &left }.deserialize(&mut json);
         if let Ok(value) = value.and_then(|value| json.end().map(|()| value)) {
@@ -47,8 +52,8 @@ pub(super) fn parse(text: &str, booleans: Booleans) -> Result<Value, ValueError>
     weight::check(text)?;
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_events: 3 * MAX_NODES,
-            max_nodes: MAX_NODES,
+            max_events: 3 * nodes,
+            max_nodes: nodes,
             max_merge_keys: 1_000,
         },
         strict_booleans: booleans == Booleans::Yaml1_2,
@@ -57,7 +62,7 @@ pub(super) fn parse(text: &str, booleans: Booleans) -> Result<Value, ValueError>
         with_snippet: false,
         emit_comments: false,
     };
-    let left = Cell::new(MAX_NODES);
+    let left = Cell::new(nodes);
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
         Strict { left: &left }.deserialize(yaml)
     })
@@ -166,5 +171,21 @@ impl<'de> Visitor<'de> for Strict<'_> {
             map.insert(key, access.next_value_seed(self)?);
         }
         Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_counted() {
+        // The object, its key, the list, and its elements.
+        for text in
+            [format!("a: [{}]", "[],".repeat(97)), format!("{{\"a\": [{}0]}}", "[],".repeat(96))]
+        {
+            assert!(parse_within(100, &text, Booleans::Yaml1_1).is_ok(), "{text}");
+            assert!(parse_within(99, &text, Booleans::Yaml1_1).is_err(), "{text}");
+        }
     }
 }

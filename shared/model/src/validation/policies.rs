@@ -401,3 +401,43 @@ fn timeout(policy: &Timeout, violations: &mut Violations) {
         section("grpc", WHEN_DEFINED, &timeouts);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{Kind, rest, validation::validate_spec};
+
+    /// Two specs that are valid, but that Kuma's xDS builder does not survive.
+    #[test]
+    fn what_crashes_kuma_is_judged_as_kuma_judges_it() {
+        for (kind, body, want) in [
+            (
+                "HealthCheck",
+                json!({
+                    "sources": [{"match": {"kuma.io/service": "*"}}],
+                    "destinations": [{"match": {"kuma.io/service": "*"}}],
+                    "conf": {
+                        "interval": "5s", "timeout": "1s",
+                        "unhealthyThreshold": 3, "healthyThreshold": 1,
+                        "http": {"path": "/", "requestHeadersToAdd": [{"header": {"key": "a", "value": "b"}}]},
+                    },
+                }),
+                "",
+            ),
+            (
+                "FaultInjection",
+                json!({
+                    "sources": [{"match": {"kuma.io/service": "*"}}],
+                    "destinations": [{"match": {"kuma.io/service": "*", "kuma.io/protocol": "http"}}],
+                    "conf": {"responseBandwidth": {"limit": "50 mbps", "percentage": 10}},
+                }),
+                "",
+            ),
+        ] {
+            let kind = Kind::by_name(kind).unwrap();
+            let spec = rest::read_as(kind, &body).unwrap().spec;
+            assert_eq!(validate_spec(kind, "default", "x", &spec).to_string(), want, "{kind}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! Kubernetes' schema validation; defaults; and durations in Go's one form. Fields that a schema
 //! does not name are left alone, for they may be of a newer release.
 
+mod defaults;
 mod tables;
 
 use std::sync::LazyLock;
@@ -47,6 +48,17 @@ struct Field {
 enum Default {
     Text(&'static str),
     Whole(i64),
+    Bool(bool),
+}
+
+impl Default {
+    fn value(self) -> Value {
+        match self {
+            Default::Text(text) => text.into(),
+            Default::Whole(n) => n.into(),
+            Default::Bool(b) => b.into(),
+        }
+    }
 }
 
 const HEADER_NAME: &str = r"^[a-z0-9!#$%&'*+\-.^_\x60|~]+$";
@@ -61,9 +73,11 @@ pub(super) fn check(kind: Kind, spec: &Value, violations: &mut Violations) {
 
 /// The spec with its defaults and its durations in one form, or `None` if it is so already.
 pub(super) fn completed(kind: Kind, spec: &Value) -> Option<Value> {
-    let schema = tables::of(kind)?;
     let mut completed = spec.clone();
-    schema.complete(&mut completed);
+    match tables::of(kind) {
+        Some(schema) => schema.complete(&mut completed),
+        None => defaults::complete(kind, &mut completed),
+    }
     (completed != *spec).then_some(completed)
 }
 
@@ -169,11 +183,7 @@ impl Field {
         match (object.get_mut(self.name), self.default) {
             (Some(value), _) => self.schema.complete(value),
             (None, Some(default)) => {
-                let default = match default {
-                    Default::Text(text) => text.into(),
-                    Default::Whole(n) => n.into(),
-                };
-                object.insert(self.name.to_owned(), default);
+                object.insert(self.name.to_owned(), default.value());
             }
             (None, None) => {}
         }

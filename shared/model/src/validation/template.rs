@@ -21,7 +21,10 @@ pub(super) fn render(template: &str, entries: &BTreeMap<&str, &str>) -> Result<S
         };
         let line = 1 + template[..template.len() - after.len()].matches('\n').count();
         // A dash trims only with a blank behind it, so that `{{-3}}` stays a number.
-        let body = after.strip_prefix('-').filter(|body| body.starts_with(is_space));
+        let body = after
+            .strip_prefix('-')
+            .filter(|body| body.starts_with(is_space))
+            .map(|body| &body[1..]);
         out.push_str(if body.is_some() { text.trim_end_matches(is_space) } else { text });
         let action = Action::read(body.unwrap_or(after))
             .map_err(|message| format!("template: :{line}: {message}"))?;
@@ -43,12 +46,12 @@ struct Action<'a> {
 
 impl<'a> Action<'a> {
     fn read(text: &'a str) -> Result<Self, String> {
-        let body = text.trim_start_matches(is_space);
-        if let Some(comment) = body.strip_prefix("/*") {
+        if let Some(comment) = text.strip_prefix("/*") {
             let (_, rest) = comment.split_once("*/").ok_or("unclosed comment")?;
             let (trims, rest) = Self::end(rest).ok_or("comment ends before closing delimiter")?;
             return Ok(Self { name: None, trims, rest });
         }
+        let body = text.trim_start_matches(is_space);
         let word = |text: &'a str| -> &'a str {
             &text[..text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len())]
         };
@@ -61,11 +64,13 @@ impl<'a> Action<'a> {
             if let Some((trims, rest)) = Self::end(rest) {
                 return Ok(Self { name: Some(name), trims, rest });
             }
-            let rest = rest.trim_start_matches(is_space);
-            return Err(match rest.chars().next() {
+            let blank = rest.trim_start_matches(is_space);
+            return Err(match blank.chars().next() {
                 None => "unclosed action".to_owned(),
-                Some('\n' | '\r') => "unclosed action".to_owned(),
-                Some(_) => format!("unexpected {} in operand", shown(rest)),
+                Some(c) if blank.len() == rest.len() && !".,|:)".contains(c) => {
+                    format!("bad character U+{:04X} {c:?}", u32::from(c))
+                }
+                Some(_) => format!("unexpected {} in operand", shown(blank)),
             });
         }
         let name = word(body);
@@ -136,6 +141,10 @@ mod tests {
             ("{{}}", "template: :1: missing value for command"),
             ("{{/* a", "template: :1: unclosed comment"),
             ("{{/* a */ b}}", "template: :1: comment ends before closing delimiter"),
+            ("{{ /* a */}}", "template: :1: unexpected \"/\" in command"),
+            ("{{.a}", "template: :1: bad character U+007D '}'"),
+            ("{{.a }", "template: :1: unexpected \"}\" in operand"),
+            ("{{.a-}}", "template: :1: bad character U+002D '-'"),
             ("{{.a.b}}", "template: :1: unexpected \".\" in operand"),
             ("{{.a | b}}", "template: :1: unexpected \"|\" in operand"),
             ("{{.}}", "template: :1: unexpected \".\" in command"),

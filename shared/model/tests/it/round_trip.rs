@@ -162,7 +162,7 @@ fn proto_kinds() -> impl Iterator<Item = (Kind, MessageDescriptor)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 
     #[test]
     fn messages(rng in Just(()).prop_perturb(|(), rng| rng)) {

@@ -58,7 +58,7 @@ impl Lanes {
             | ResourceType::Secret
             | ResourceType::Runtime => true,
             ResourceType::Listener => !cluster.unsettled(),
-            ResourceType::Route => !cluster.unsettled() && !(listener.changes && !listener.resting),
+            ResourceType::Route => !cluster.unsettled() && (!listener.changes || listener.resting),
         }
     }
 

@@ -153,7 +153,7 @@ async fn an_open_stream_ends_when_its_token_is_revoked() {
 async fn an_open_stream_ends_with_its_token() {
     let fixture = Fixture::start().await;
     let own =
-        token_with_id(&DataplaneClaims::default(), Uuid::new_v4(), time::Duration::seconds(2));
+        token_with_id(&DataplaneClaims::default(), Uuid::new_v4(), time::Duration::seconds(3));
     let proxy = Proxy::direct("edge-1", &gateway("edge-1", "edge"), &own);
     let mut delta = Delta::open(fixture.address, &proxy, subscription(Cluster, &[])).await;
     delta.take().await;

@@ -1,7 +1,10 @@
 //! Certificates of listeners that end TLS (Kuma:
 //! pkg/plugins/runtime/gateway/filter_chain_generator.go).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sunbear_model::ResourceKey;
 use sunbear_proto::{
@@ -36,7 +39,7 @@ use crate::{
     last_good::{ChainId, Kept, LastGood},
     resources::XdsResource,
     secret::SecretRequest,
-    tls::{ServerCertificate, load},
+    tls::{ServerCertificate, load, secret_name},
 };
 
 /// The filter chains of all ports that look at TLS, without what is behind them, and what they need.
@@ -47,6 +50,8 @@ pub(super) struct Chains {
     secrets: BTreeMap<String, Arc<XdsResource>>,
     /// What there is to keep for the next time.
     pub(super) good: LastGood,
+    /// Secrets of the mesh that were asked for.
+    pub(super) asked: BTreeSet<String>,
     pub(super) issues: Issues,
 }
 
@@ -120,6 +125,7 @@ impl Chains {
         if sources.is_empty() {
             return Err(Refused::NoCertificate);
         }
+        self.asked.extend(sources.iter().filter_map(secret_name).map(str::to_owned));
         let field = |index| format!("{}[{index}]", place.field("tls.certificates"));
         let mut loaded = Vec::new();
         let mut failed = None;
@@ -150,6 +156,8 @@ impl Chains {
             let effect = if kept.is_some() { Effect::LastGood } else { Effect::LeftOut };
             self.issues.add(place.gateway, field(index), failure.reason, effect);
             let kept = kept.ok_or(Refused::Told)?;
+            let kept_names = kept.iter().filter_map(Kept::secret_name);
+            self.asked.extend(kept_names.map(str::to_owned));
             loaded = kept.iter().map(|kept| self.refreshed(ctx, kept, place)).collect();
         }
         let mut names: Vec<String> = Vec::new();
@@ -170,7 +178,7 @@ impl Chains {
 
     /// A certificate that a chain had, in its newest version if that is good.
     fn refreshed(&self, ctx: &Context<'_>, kept: &Kept, place: &Place<'_>) -> Kept {
-        let name = kept.source.strip_prefix("secret:");
+        let name = kept.secret_name();
         let source =
             name.map(|n| DataSource { r#type: Some(data_source::Type::Secret(n.to_owned())) });
         let fresh = source.and_then(|source| {

@@ -5,7 +5,10 @@ use sunbear_proto::{
     kuma::mesh::v1alpha1::mesh_gateway_route::http_route::filter::HeaderFilter,
 };
 
-use crate::{envoy::header, format};
+use crate::{
+    envoy::header,
+    format::{self, FormatError},
+};
 
 /// Operations on the headers of one direction.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -15,7 +18,7 @@ pub(crate) struct HeaderOperations {
     /// New authority; requests only.
     pub(crate) host: Option<String>,
     /// Operations that Envoy would refuse, with the whole route configuration: header and why.
-    pub(crate) refused: Vec<(String, String)>,
+    pub(crate) refused: Vec<(String, FormatError)>,
 }
 
 /// Joins the filters of one direction: all sets, then all adds; setting the host of a request is
@@ -25,8 +28,7 @@ pub(crate) fn operations(filters: &[&HeaderFilter], request: bool) -> HeaderOper
     for h in filters.iter().flat_map(|f| &f.set) {
         if request && is_host(&h.name) {
             if h.value.contains(['\0', '\r', '\n']) {
-                let why = "a host cannot hold control characters".to_owned();
-                result.refused.push((h.name.clone(), why));
+                result.refused.push((h.name.clone(), FormatError::Control));
             } else {
                 result.host = Some(h.value.clone());
             }
@@ -38,9 +40,9 @@ pub(crate) fn operations(filters: &[&HeaderFilter], request: bool) -> HeaderOper
         result.push(&h.name, &h.value, HeaderAppendAction::AppendIfExistsOrAdd);
     }
     for name in filters.iter().flat_map(|f| &f.remove).filter(|n| !n.is_empty()) {
-        match refusal(name) {
-            None => result.remove.push(name.clone()),
-            Some(why) => result.refused.push((name.clone(), why)),
+        match format::check_name(name) {
+            Ok(()) => result.remove.push(name.clone()),
+            Err(why) => result.refused.push((name.clone(), why)),
         }
     }
     result
@@ -48,27 +50,15 @@ pub(crate) fn operations(filters: &[&HeaderFilter], request: bool) -> HeaderOper
 
 impl HeaderOperations {
     fn push(&mut self, name: &str, value: &str, action: HeaderAppendAction) {
-        let of_value = || format::check_header("", value).err().map(|error| error.to_string());
-        let refusal = refusal(name).or_else(of_value);
-        match refusal {
-            None => self.add.push(header(&canonical(name), value, action)),
-            Some(why) => self.refused.push((name.to_owned(), why)),
+        match format::check_header(name, value) {
+            Ok(()) => self.add.push(header(&canonical(name), value, action)),
+            Err(why) => self.refused.push((name.to_owned(), why)),
         }
     }
 }
 
 fn is_host(name: &str) -> bool {
     name == ":authority" || name.eq_ignore_ascii_case("host")
-}
-
-fn refusal(name: &str) -> Option<String> {
-    if name.is_empty() {
-        Some("a header name cannot be empty".to_owned())
-    } else if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
-        Some("pseudo headers and the host can only be set on requests".to_owned())
-    } else {
-        format::check_header(name, "").err().map(|error| error.to_string())
-    }
 }
 
 /// The canonical spelling of a header name as Go has it: first letters upper case, others lower

@@ -87,7 +87,7 @@ pub(crate) fn keys<'p, 'a>(port: &'p Port<'a>) -> Vec<(&'a str, &'p PortListener
             keys.push((key, listener));
         }
     }
-    keys.sort_by_key(|(key, _)| exactness(*key));
+    keys.sort_by_key(|(key, _)| exactness(key));
     keys
 }
 
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn order_of_chains() {
         let mut names = ["*", "*.b", "b.a", "*.a.b", "*.a", "a.b.c", "x"];
-        names.sort_by_key(|n| exactness(*n));
+        names.sort_by_key(|n| exactness(n));
         assert_eq!(names, ["a.b.c", "b.a", "x", "*.a.b", "*.a", "*.b", "*"]);
     }
 

@@ -15,7 +15,11 @@ mod target;
 mod tcp;
 mod weight;
 
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sunbear_model::{Kind, Resource, tags::Tags};
 use sunbear_proto::{
@@ -32,7 +36,7 @@ use self::{
 pub(crate) use self::{
     listener::{internal_addresses, of_proxy, router, tls_inspector},
     memo::Memo,
-    port::merged_tags,
+    port::group,
     target::Target,
 };
 use crate::{
@@ -82,6 +86,8 @@ pub(crate) struct Output {
     pub(crate) targets: Vec<Arc<Target>>,
     /// Secrets that others have to provide.
     pub(crate) requests: Vec<SecretRequest>,
+    /// Secrets of the mesh that all this was made with, those too that are missing.
+    pub(crate) asked: BTreeSet<String>,
     pub(crate) issues: Issues,
     pub(crate) last_good: LastGood,
     pub(crate) memo: Memo,
@@ -133,7 +139,17 @@ impl<'a> Basis<'a> {
 
 /// Why a port or a part of it is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Refused {
+pub(crate) enum Refused {
+    #[error("the port has to be between 1 and 65535")]
+    Port,
+    #[error("protocol conflicts with other listeners on this port")]
+    Conflict,
+    #[error("crossMesh must be the same for all listeners of a port")]
+    MixedCrossMesh,
+    #[error("tls must be empty with crossMesh")]
+    CrossMeshTls,
+    #[error("there can be at most one selector with crossMesh")]
+    Selectors,
     #[error("unsupported TLS mode")]
     TlsMode,
     #[error("cannot be empty in TLS termination mode")]
@@ -190,10 +206,9 @@ pub(crate) fn generate(
     };
     unsupported_routes(ctx, gateway, message, &mut issues);
 
-    let (ports, bad) = port::group(message, &ctx.identity.gateway);
-    for index in bad {
-        let reason = "the port has to be between 1 and 65535";
-        issues.left_out(&gateway.key, port::field(index), reason);
+    let (ports, refused) = port::group(message, &ctx.identity.gateway);
+    for (index, reason) in refused {
+        issues.left_out(&gateway.key, port::field(index), reason.to_string());
     }
     let chains = match before.and_then(|memo| memo.chains.as_ref()) {
         Some(chains) => Arc::clone(chains),
@@ -223,6 +238,7 @@ pub(crate) fn generate(
             }
         }
     }
+    output.asked.extend(chains.asked.iter().cloned());
     output.last_good = chains.good.clone();
     output.last_good.credentials.clone_from(&ctx.last_good.credentials);
     basis.external.note(&mut output.last_good);
@@ -297,6 +313,7 @@ impl PortGenerator<'_, '_> {
         output.listeners.insert(name, Arc::new(draft));
         for unit in memo.clusters.values() {
             output.requests.extend(unit.requests.iter().cloned());
+            output.asked.extend(unit.secrets.iter().cloned());
             if unit.has_assignment {
                 output.targets.push(Arc::clone(&unit.target));
             }

@@ -8,6 +8,7 @@ use sunbear_proto::kuma::mesh::v1alpha1::{
     mesh_gateway::{Listener, listener::Protocol},
 };
 
+use super::Refused;
 use crate::hostname;
 
 /// The listeners on one port. What a port can have only once is taken from the first of them, but
@@ -45,18 +46,22 @@ pub(crate) fn field(index: usize) -> String {
     format!("conf.listeners[{index}]")
 }
 
-/// Groups listeners by port, ascending; within a port they keep their order. Those whose port is
-/// none are given apart.
+/// Groups listeners by port, ascending; within a port they keep their order. Those that no port can
+/// have are given apart.
 pub(crate) fn group<'a>(
     gateway: &'a MeshGateway,
     dataplane_tags: &Tags,
-) -> (Vec<Port<'a>>, Vec<usize>) {
+) -> (Vec<Port<'a>>, Vec<(usize, Refused)>) {
+    let listeners = gateway.conf.as_ref().map_or(&[][..], |c| &c.listeners);
     let mut ports: BTreeMap<u16, Port<'a>> = BTreeMap::new();
-    let mut bad = Vec::new();
-    for (index, listener) in gateway.conf.iter().flat_map(|c| c.listeners.iter().enumerate()) {
-        let Some(number) = u16::try_from(listener.port).ok().filter(|p| *p > 0) else {
-            bad.push(index);
-            continue;
+    let mut refused = Vec::new();
+    for (index, listener) in listeners.iter().enumerate() {
+        let number = match number_of(gateway, listener) {
+            Ok(number) => number,
+            Err(reason) => {
+                refused.push((index, reason));
+                continue;
+            }
         };
         let port = ports.entry(number).or_insert_with(|| Port {
             number,
@@ -65,6 +70,10 @@ pub(crate) fn group<'a>(
             connection_limit: None,
             listeners: Vec::new(),
         });
+        if port.protocol != listener.protocol() {
+            refused.push((index, Refused::Conflict));
+            continue;
+        }
         if port.connection_limit.is_none() {
             port.connection_limit =
                 listener.resources.as_ref().map(|r| r.connection_limit).filter(|l| *l > 0);
@@ -76,7 +85,29 @@ pub(crate) fn group<'a>(
             tags: Arc::new(merged_tags(dataplane_tags, gateway, listener)),
         });
     }
-    (ports.into_values().collect(), bad)
+    for port in ports.values_mut() {
+        if port.listeners.iter().any(|l| l.spec.cross_mesh != port.cross_mesh) {
+            // What is meant for other meshes must never be open to the world.
+            port.cross_mesh = false;
+            let crossing = port.listeners.extract_if(.., |l| l.spec.cross_mesh);
+            refused.extend(crossing.map(|l| (l.index, Refused::MixedCrossMesh)));
+        }
+    }
+    (ports.into_values().collect(), refused)
+}
+
+fn number_of(gateway: &MeshGateway, listener: &Listener) -> Result<u16, Refused> {
+    let number = u16::try_from(listener.port).ok().filter(|p| *p > 0).ok_or(Refused::Port)?;
+    if listener.cross_mesh {
+        let tls = listener.tls.as_ref();
+        if tls.is_some_and(|tls| tls.mode != 0 || !tls.certificates.is_empty()) {
+            return Err(Refused::CrossMeshTls);
+        }
+        if gateway.selectors.len() > 1 {
+            return Err(Refused::Selectors);
+        }
+    }
+    Ok(number)
 }
 
 fn hostname_of(listener: &Listener) -> &str {
@@ -84,7 +115,7 @@ fn hostname_of(listener: &Listener) -> &str {
 }
 
 /// Tags of a listener.
-pub(crate) fn merged_tags(dataplane: &Tags, gateway: &MeshGateway, listener: &Listener) -> Tags {
+fn merged_tags(dataplane: &Tags, gateway: &MeshGateway, listener: &Listener) -> Tags {
     let mut tags = dataplane.clone();
     for overlay in [&gateway.tags, &listener.tags] {
         tags.extend(overlay.iter().map(|(k, v)| (k.clone(), v.clone())));

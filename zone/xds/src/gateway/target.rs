@@ -1,7 +1,7 @@
 //! The clusters that the routes of a port lead to.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -176,6 +176,8 @@ pub(crate) struct Unit {
     pub(crate) requests: Vec<SecretRequest>,
     /// Its endpoints come apart.
     pub(crate) has_assignment: bool,
+    /// Secrets of the mesh that it was made with.
+    pub(crate) secrets: BTreeSet<String>,
     pub(crate) issues: Issues,
 }
 
@@ -251,6 +253,10 @@ fn generate(
         facts,
         requests: draft.secrets.clone(),
         has_assignment: draft.has_assignment(),
+        secrets: match facts.reach {
+            Reach::Direct => basis.external.secrets(&target.destination),
+            Reach::Mesh | Reach::Egress => BTreeSet::new(),
+        },
         resource: Arc::new(XdsResource::new(target.name.clone(), &draft.finish())),
         issues,
     }

@@ -146,10 +146,10 @@ fn header_matcher(matcher: &Value) -> Option<HeaderMatcher> {
     let value = matcher.get("value").and_then(Value::as_str).unwrap_or_default();
     let specifier = match matcher.get("type").and_then(Value::as_str).unwrap_or("Exact") {
         "Exact" => HeaderMatchSpecifier::StringMatch(exact(value)),
-        "RegularExpression" if re2::check(value).is_ok() => {
+        "RegularExpression" if !value.is_empty() && re2::check(value).is_ok() => {
             HeaderMatchSpecifier::StringMatch(regex_string(value))
         }
-        "Prefix" => HeaderMatchSpecifier::StringMatch(prefix(value)),
+        "Prefix" if !value.is_empty() => HeaderMatchSpecifier::StringMatch(prefix(value)),
         "Present" => HeaderMatchSpecifier::PresentMatch(true),
         "Absent" => HeaderMatchSpecifier::PresentMatch(false),
         _ => return None,

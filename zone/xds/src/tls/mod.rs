@@ -45,3 +45,16 @@ pub(crate) fn load(source: &DataSource, secrets: &Secrets<'_>) -> Result<Vec<u8>
         None => Err(SourceError::Nothing),
     }
 }
+
+/// The secret that a data source names.
+pub(crate) fn secret_name(source: &DataSource) -> Option<&str> {
+    match &source.r#type {
+        Some(data_source::Type::Secret(name)) => Some(name),
+        Some(
+            data_source::Type::Inline(_)
+            | data_source::Type::InlineString(_)
+            | data_source::Type::File(_),
+        )
+        | None => None,
+    }
+}

@@ -150,7 +150,7 @@ fn read_key(block: &Block, index: usize) -> Result<Key, PairError> {
 /// Checks a certificate; labels that only some programs know become the usual one.
 fn read_certificate(block: Block, index: usize) -> Result<Block, PairError> {
     match parse_x509_certificate(&block.der) {
-        Ok((rest, _)) if rest.is_empty() => {}
+        Ok(([], _)) => {}
         _ => return Err(PairError::BadCertificate(index)),
     }
     Ok(if block.label == "CERTIFICATE" { block } else { block.relabelled("CERTIFICATE") })

@@ -6,7 +6,8 @@ use sunbear_xds::{ResourceType, SecretRequest, cross_mesh_endpoints};
 
 use crate::{
     build::{
-        gateway, generated, json_of, mtls, only, resources, route, to, to_echo, with_mesh, world,
+        gateway, generated, issues, json_of, mtls, only, resources, route, to, to_echo, with_mesh,
+        world,
     },
     certs,
     golden::snapshot,
@@ -134,6 +135,60 @@ fn without_mtls_there_is_none() {
     assert_eq!(names, ["edge:HTTP:8081"]);
     assert!(got.secrets.is_empty());
     only(&snapshot(&got), "Routes");
+}
+
+#[test]
+fn listeners_that_cannot_cross() {
+    let check = |listeners: Value, selectors: usize, served: &[&str], told: &[&str]| {
+        let mut world = base();
+        world.0.retain(|r| r.key.kind != Kind::MESH_GATEWAY);
+        let mut body = gateway(&listeners);
+        for _ in 1..selectors {
+            let more = body["selectors"][0].clone();
+            body["selectors"].as_array_mut().unwrap().push(more);
+        }
+        world.add(&body);
+        let got = generated(&world);
+        let json = snapshot(&got);
+        let listeners = resources(&json, "Listeners");
+        assert_eq!(listeners.keys().collect::<Vec<_>>(), served);
+        assert_eq!(issues(&got), told);
+        let open: Vec<String> = listeners
+            .into_iter()
+            .filter(|(_, l)| l["filterChains"][0].get("transportSocket").is_none())
+            .map(|(name, _)| name)
+            .collect();
+        let hosts = json["Routes"].to_string();
+        assert!(open.is_empty() || !hosts.contains("secret.x"), "{hosts}");
+        let found = cross_mesh_endpoints(&world, "default").len();
+        assert_eq!(found, usize::from(!served.is_empty() && open.is_empty()));
+    };
+    let with = |mut listener: Value, key: &str, value: Value| {
+        listener[key] = value;
+        listener
+    };
+    // The first one does not decide that what is meant for meshes is for all.
+    let secret = with(cross(8080), "hostname", json!("secret.x"));
+    let plain = json!({"port": 8080, "protocol": "HTTP"});
+    let mixed = "must be the same for all listeners of a port";
+    let (first, second) = (
+        format!("edge conf.listeners[0]: crossMesh {mixed}"),
+        format!("edge conf.listeners[1]: crossMesh {mixed}"),
+    );
+    check(json!([plain, secret]), 1, &["edge:HTTP:8080"], &[&second]);
+    check(json!([secret, plain]), 1, &["edge:HTTP:8080"], &[&first]);
+    let tls = with(cross(8080), "tls", json!({"mode": "TERMINATE"}));
+    check(json!([tls]), 1, &[], &["edge conf.listeners[0]: tls must be empty with crossMesh"]);
+    let told = "edge conf.listeners[0]: there can be at most one selector with crossMesh";
+    check(json!([cross(8080)]), 2, &[], &[told]);
+    check(json!([cross(8080)]), 1, &["edge:HTTP:8080"], &[]);
+    let tcp = with(cross(8080), "protocol", json!("TCP"));
+    check(
+        json!([tcp]),
+        1,
+        &[],
+        &["edge conf.listeners[0]: protocol is not supported with crossMesh"],
+    );
 }
 
 #[test]

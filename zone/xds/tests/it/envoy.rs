@@ -3,9 +3,16 @@
 
 use std::{ffi::OsString, fs, path::Path, process::Command};
 
+use prost::{Message, Name};
 use serde_json::{Map, Value, json};
+use sunbear_proto::envoy::{
+    config::listener::v3::{Listener, filter},
+    extensions::filters::network::http_connection_manager::v3::{
+        HttpConnectionManager, http_filter,
+    },
+};
 use sunbear_xds::{
-    Generated, ResourceType, SecretRequest, ca_secret, certificate_secret, generate,
+    Generated, ResourceType, SecretRequest, XdsResource, ca_secret, certificate_secret, generate,
 };
 
 use crate::{
@@ -50,7 +57,7 @@ fn static_part(generated: &Generated, number: usize) -> Value {
     }
     let all = |resource_type| -> Map<String, Value> {
         let list = generated.resources.iter(resource_type);
-        list.map(|r| (r.name.clone(), to_json(r))).collect()
+        list.map(|r| (r.name.clone(), envoy_json(r))).collect()
     };
     let (routes, endpoints) = (all(ResourceType::Route), all(ResourceType::Endpoint));
     let mut clusters: Vec<Value> = all(ResourceType::Cluster).into_values().collect();
@@ -73,6 +80,67 @@ fn static_part(generated: &Generated, number: usize) -> Value {
     });
     without_sds(&mut part);
     apart(&part, &generated, number)
+}
+
+/// A message of a type that only Envoy knows.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TypedStruct {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(message, optional, tag = "2")]
+    value: Option<prost_types::Struct>,
+}
+
+const TYPED_STRUCT: &str = "type.googleapis.com/xds.type.v3.TypedStruct";
+const STRUCT: &str = "type.googleapis.com/google.protobuf.Struct";
+
+/// A resource as JSON, with HTTP filters of types that only Envoy knows.
+fn envoy_json(resource: &XdsResource) -> Value {
+    let mut resource = resource.clone();
+    let mut types = Vec::new();
+    if resource.any.type_url == ResourceType::Listener.type_url() {
+        let mut listener = Listener::decode(resource.any.value.as_slice()).unwrap();
+        for filter in listener.filter_chains.iter_mut().flat_map(|c| &mut c.filters) {
+            let Some(filter::ConfigType::TypedConfig(config)) = &mut filter.config_type else {
+                continue;
+            };
+            if config.type_url != HttpConnectionManager::type_url() {
+                continue;
+            }
+            let mut manager = HttpConnectionManager::decode(config.value.as_slice()).unwrap();
+            for filter in &mut manager.http_filters {
+                let Some(http_filter::ConfigType::TypedConfig(config)) = &mut filter.config_type
+                else {
+                    continue;
+                };
+                if config.type_url == TYPED_STRUCT {
+                    let typed = TypedStruct::decode(config.value.as_slice()).unwrap();
+                    types.push(typed.type_url);
+                    *config = prost_types::Any {
+                        type_url: STRUCT.to_owned(),
+                        value: typed.value.unwrap().encode_to_vec(),
+                    };
+                }
+            }
+            *config = sunbear_proto::pack(&manager);
+        }
+        resource.any.value = listener.encode_to_vec();
+    }
+    let mut json = to_json(&resource);
+    name_types(&mut json, &mut types.into_iter());
+    json
+}
+
+fn name_types(json: &mut Value, types: &mut impl Iterator<Item = String>) {
+    match json {
+        Value::Object(map) if map.get("@type").is_some_and(|t| t == STRUCT) => {
+            map.insert("@type".to_owned(), json!(TYPED_STRUCT));
+            map.insert("typeUrl".to_owned(), json!(types.next().unwrap()));
+        }
+        Value::Object(map) => map.values_mut().for_each(|v| name_types(v, types)),
+        Value::Array(list) => list.iter_mut().for_each(|v| name_types(v, types)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Puts routes into their listener, and the listener at an address that is only its own; the check
@@ -147,7 +215,10 @@ fn validate(envoy: &OsString, parts: &[Value], name: &str) -> Result<(), String>
         let _ = fs::remove_file(&path);
         return Ok(());
     }
-    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    // The reason stands at the end, behind the whole configuration.
+    let text = String::from_utf8_lossy(&output.stderr);
+    let end: Vec<char> = text.trim_end().chars().rev().take(500).collect();
+    Err(end.into_iter().rev().collect())
 }
 
 /// Has Envoy check parts all at once, and if it refuses, those that it refuses one by one.

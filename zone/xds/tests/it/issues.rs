@@ -1,6 +1,6 @@
 //! One bad part costs itself alone.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sunbear_model::{Kind, ResourceKey};
 use sunbear_xds::{GenerateError, Proxy, ResourceType, Settings, generate};
 
@@ -219,9 +219,7 @@ fn mtls_is_never_left_out() {
     let json = json_of(&world);
     let clusters = json["Clusters"]["Resources"].as_object().unwrap();
     assert!(
-        clusters
-            .values()
-            .all(|c| c["transportSocket"]["name"] == Value::from("envoy.transport_sockets.tls"))
+        clusters.values().all(|c| c["transportSocket"]["name"] == "envoy.transport_sockets.tls")
     );
     let names: Vec<String> = generated(&world).secrets.iter().map(|s| s.name()).collect();
     assert_eq!(names, ["identity_cert:secret:default", "mesh_ca:secret:default"]);

@@ -9,6 +9,7 @@ mod cross_mesh;
 mod envoy;
 mod external;
 mod golden;
+mod incremental;
 mod issues;
 mod observe;
 mod properties;

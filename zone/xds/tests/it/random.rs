@@ -27,18 +27,24 @@ pub(crate) fn world(seed: u64, material: &Material) -> World {
     let mut random = Random { rng: SmallRng::seed_from_u64(seed), material };
     let mut world = World::default();
     for document in random.documents() {
-        let desired = match rest::read(&document) {
-            Ok(desired) => desired,
-            Err(error) => panic!("seed {seed}: {error}: {document}"),
-        };
-        let violations =
-            validation::validate_spec(desired.kind, &desired.mesh, &desired.name, &desired.spec);
+        let desired = read(&document);
         let key = ResourceKey::new(desired.kind, &desired.mesh, &desired.name);
-        if violations.is_empty() && world.0.iter().all(|r| r.key != key) {
+        if world.0.iter().all(|r| r.key != key) {
             world.add(&document);
         }
     }
     world
+}
+
+fn read(document: &Value) -> rest::Desired {
+    rest::read(document).unwrap_or_else(|error| panic!("{error}: {document}"))
+}
+
+/// Does admission take it?
+fn is_admitted(document: &Value) -> bool {
+    let desired = read(document);
+    let (mesh, name) = (&desired.mesh, &desired.name);
+    validation::validate_spec(desired.kind, mesh, name, &desired.spec).is_empty()
 }
 
 struct Random<'m> {
@@ -115,8 +121,18 @@ impl Random<'_> {
         json!(self.pick(&[0.0, 0.001, 0.5, 1.0, 33.333_333, 99.9, 100.0]))
     }
 
+    /// A document that admission takes; a few tries may be needed.
+    fn admitted(&mut self, make: impl Fn(&mut Self) -> Value) -> Value {
+        loop {
+            let document = make(self);
+            if is_admitted(&document) {
+                return document;
+            }
+        }
+    }
+
     fn documents(&mut self) -> Vec<Value> {
-        let mut documents = vec![self.mesh(), self.gateway_dataplane()];
+        let mut documents = vec![self.admitted(Self::mesh), self.gateway_dataplane()];
         for name in ["one", "two", "bad", "odd", "ca"] {
             if self.chance(80) {
                 let text = match name {
@@ -136,23 +152,23 @@ impl Random<'_> {
             }
         }
         for index in 0..self.count(4) {
-            documents.push(self.dataplane(index));
+            documents.push(self.admitted(|this| this.dataplane(index)));
         }
         for index in 0..self.count(3) {
-            documents.push(self.external_service(index));
+            documents.push(self.admitted(|this| this.external_service(index)));
         }
         for index in 0..self.count(2) {
-            documents.push(self.zone_proxy(index));
+            documents.push(self.admitted(|this| this.zone_proxy(index)));
         }
-        documents.push(self.gateway());
+        documents.push(self.admitted(Self::gateway));
         for index in 0..self.count(6) {
-            documents.push(self.route(index));
+            documents.push(self.admitted(|this| this.route(index)));
         }
         for index in 0..self.count(6) {
-            documents.push(self.connection_policy(index));
+            documents.push(self.admitted(|this| this.connection_policy(index)));
         }
         for index in 0..self.count(3) {
-            documents.push(self.newer_policy(index));
+            documents.push(self.admitted(|this| this.newer_policy(index)));
         }
         if self.chance(40) {
             documents.push(json!({
@@ -161,7 +177,7 @@ impl Random<'_> {
             }));
         }
         if self.chance(15) {
-            documents.push(self.template());
+            documents.push(self.admitted(Self::template));
         }
         documents
     }
@@ -289,7 +305,7 @@ impl Random<'_> {
 
     fn gateway(&mut self) -> Value {
         let mut listeners = Vec::new();
-        for _ in 0..=self.count(5) {
+        for _ in 0..=self.count(8) {
             let port = self.pick(&[8080, 8081, 8443, 9443]);
             let mut listener =
                 json!({"port": port, "protocol": self.pick(&["HTTP", "HTTPS", "TCP", "TLS"])});
@@ -297,7 +313,7 @@ impl Random<'_> {
             if let Some(other) = listeners.iter().find(|l: &&Value| l["port"] == port) {
                 listener["protocol"] = other["protocol"].clone();
             }
-            self.maybe(&mut listener, "hostname", |t| json!(t.pick(&HOSTS)));
+            listener["hostname"] = json!(self.pick(&HOSTS));
             self.maybe(&mut listener, "tags", |t| json!({"t": t.pick(&["1", "2"])}));
             if listener["protocol"] == "HTTP" || listener["protocol"] == "TCP" {
                 listener["crossMesh"] = json!(self.chance(10));
@@ -308,18 +324,27 @@ impl Random<'_> {
                         this.material.ecdsa.text(),
                         this.material.other.text(),
                     ]);
-                    let secret = this.pick(&["one", "one", "two", "bad", "odd", "none"]);
+                    let secret =
+                        this.pick(&["one", "one", "two", "two", "two", "bad", "odd", "none"]);
                     this.pick(&[
                         json!({"secret": secret}),
                         json!({"secret": secret}),
                         json!({"inlineString": inline}),
                     ])
                 };
-                let mode = self.pick(&["TERMINATE", "TERMINATE", "PASSTHROUGH"]);
-                listener["tls"] = json!({"mode": mode, "certificates": self.list(2, certificate)});
+                let tls = listener["protocol"] == "TLS";
+                let mode = if tls && self.chance(50) { "PASSTHROUGH" } else { "TERMINATE" };
+                let certificates = json!([certificate(self), certificate(self)]);
+                let count = 1 + self.count(1);
+                listener["tls"] = json!({"mode": mode, "certificates": certificates.as_array().unwrap()[..count]});
             }
-            self.maybe(&mut listener, "resources", |t| json!({"connectionLimit": t.number()}));
-            listeners.push(listener);
+            if self.chance(20) {
+                listener["resources"] = json!({"connectionLimit": 7});
+            }
+            let same = |l: &Value| l["port"] == port && l["hostname"] == listener["hostname"];
+            if !listeners.iter().any(same) {
+                listeners.push(listener);
+            }
         }
         crate::build::gateway(&json!(listeners))
     }

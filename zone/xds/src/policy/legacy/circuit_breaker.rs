@@ -21,7 +21,7 @@ pub(super) fn configure(cluster: &mut Cluster, conf: &Conf) {
 }
 
 fn outlier_detection(conf: &Conf) -> OutlierDetection {
-    let detectors = conf.detectors.clone().unwrap_or_default();
+    let detectors = conf.detectors.unwrap_or_default();
     // A detector that is given acts fully, one that is not does not act.
     let enforcing = |given: bool| Some(if given { 100 } else { 0 });
     let consecutive = |errors: &Option<Errors>| errors.as_ref().and_then(|e| e.consecutive);

@@ -77,8 +77,9 @@ fn common(conf: &Conf, checker: HealthChecker) -> HealthCheck {
 
 fn tcp(conf: &Tcp) -> TcpHealthCheck {
     TcpHealthCheck {
-        send: conf.send.as_deref().map(hex),
-        receive: conf.receive.iter().map(|bytes| hex(bytes)).collect(),
+        // Envoy takes no empty texts.
+        send: conf.send.as_deref().filter(|bytes| !bytes.is_empty()).map(hex),
+        receive: conf.receive.iter().filter(|b| !b.is_empty()).map(|bytes| hex(bytes)).collect(),
         ..TcpHealthCheck::default()
     }
 }
@@ -117,7 +118,7 @@ fn http(conf: &Http, protocol: Protocol) -> HttpHealthCheck {
             .request_headers_to_add
             .iter()
             .filter_map(|o| Some((o.header.as_ref()?, o.append)))
-            .filter(|(h, _)| !h.key.is_empty() && check_header(&h.key, &h.value).is_ok())
+            .filter(|(h, _)| check_header(&h.key, &h.value).is_ok())
             .map(|(h, append)| header(&h.key, &h.value, action(append)))
             .collect(),
         codec_client_type: codec.into(),

@@ -5,7 +5,7 @@ use sunbear_proto::{
     envoy::{
         config::core::v3::{RuntimeFractionalPercent, header_value_option::HeaderAppendAction},
         extensions::filters::http::local_ratelimit::v3::LocalRateLimit,
-        r#type::v3::{HttpStatus, TokenBucket},
+        r#type::v3::{HttpStatus, StatusCode, TokenBucket},
     },
     kuma::mesh::v1alpha1::rate_limit::conf::Http,
 };
@@ -39,14 +39,14 @@ pub(super) fn filter(conf: &Http) -> Option<Any> {
         })
     };
     let action = |append: Option<bool>| match append {
-        Some(false) => HeaderAppendAction::OverwriteIfExistsOrAdd,
-        Some(true) | None => HeaderAppendAction::AppendIfExistsOrAdd,
+        Some(true) => HeaderAppendAction::AppendIfExistsOrAdd,
+        Some(false) | None => HeaderAppendAction::OverwriteIfExistsOrAdd,
     };
     let limited = conf.on_rate_limit.as_ref();
     let code = limited
         .and_then(|l| l.status)
         .and_then(|s| i32::try_from(s).ok())
-        .filter(|s| (100..600).contains(s));
+        .filter(|s| StatusCode::try_from(*s).is_ok_and(|code| code != StatusCode::Empty));
     Some(pack(&LocalRateLimit {
         stat_prefix: "rate_limit".to_owned(),
         status: code.map(|code| HttpStatus { code }),
@@ -60,7 +60,7 @@ pub(super) fn filter(conf: &Http) -> Option<Any> {
         response_headers_to_add: limited
             .map_or(&[][..], |l| l.headers.as_slice())
             .iter()
-            .filter(|h| !h.key.is_empty() && check_header(&h.key, &h.value).is_ok())
+            .filter(|h| check_header(&h.key, &h.value).is_ok())
             .map(|h| header(&h.key, &h.value, action(h.append)))
             .collect(),
         ..LocalRateLimit::default()
