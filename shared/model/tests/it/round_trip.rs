@@ -100,7 +100,7 @@ impl Maker {
                 let length = self.below(5);
                 Value::Bytes((0..length).map(|_| self.below(256) as u8).collect())
             }
-            Form::Bool => Value::Bool(bits % 2 == 0),
+            Form::Bool => Value::Bool(bits.is_multiple_of(2)),
             Form::Double => Value::F64(self.float()),
             Form::Float => Value::F32(self.float() as f32),
             Form::Int32 | Form::Sint32 | Form::Sfixed32 => Value::I32(bits as i32),
