@@ -36,10 +36,10 @@ use crate::{
     envoy::{ads, tls_socket},
     hostname,
     issue::{Effect, Issues},
-    last_good::{ChainId, Kept, LastGood},
+    last_good::{ChainId, LastGood, Source},
     resources::XdsResource,
     secret::SecretRequest,
-    tls::{ServerCertificate, load, secret_name},
+    tls::{ServerCertificate, load},
 };
 
 /// The filter chains of all ports that look at TLS, without what is behind them, and what they need.
@@ -125,68 +125,95 @@ impl Chains {
         if sources.is_empty() {
             return Err(Refused::NoCertificate);
         }
-        self.asked.extend(sources.iter().filter_map(secret_name).map(str::to_owned));
-        let field = |index| format!("{}[{index}]", place.field("tls.certificates"));
         let mut loaded = Vec::new();
         let mut failed = None;
         for (index, source) in sources.iter().enumerate() {
-            let id = source_id(source, place, index);
-            match read(ctx, source) {
-                Ok(certificate) => {
-                    loaded.push(Kept {
-                        secret: self.secret(source, &certificate, place),
-                        source: id,
-                    });
+            let id = place.source(source, index);
+            match self.read(ctx, source, &id) {
+                Read::Fresh(certificate) => loaded.push((id, certificate)),
+                Read::Kept(certificate, reason) => {
+                    let field = place.certificate(index);
+                    self.issues.add(place.gateway, field, reason, Effect::LastGood);
+                    loaded.push((id, certificate));
                 }
-                Err(failure) => {
-                    let kept = ctx.last_good.certificate(&id).filter(|_| failure.about_data);
-                    if let Some(secret) = kept {
-                        let reason = failure.reason;
-                        self.issues.add(place.gateway, field(index), reason, Effect::LastGood);
-                        loaded.push(Kept { secret: Arc::clone(secret), source: id });
-                    } else {
-                        failed.get_or_insert((index, failure));
-                    }
+                Read::Failed(failure) => {
+                    failed.get_or_insert((index, failure));
                 }
             }
         }
-        let id = (place.port.number, place.key.to_owned());
+        let id = place.chain();
+        let mut previous = None;
         if let Some((index, failure)) = failed {
-            let kept = ctx.last_good.certificates.get(&id).filter(|_| failure.about_data);
-            let effect = if kept.is_some() { Effect::LastGood } else { Effect::LeftOut };
-            self.issues.add(place.gateway, field(index), failure.reason, effect);
-            let kept = kept.ok_or(Refused::Told)?;
-            let kept_names = kept.iter().filter_map(Kept::secret_name);
-            self.asked.extend(kept_names.map(str::to_owned));
-            loaded = kept.iter().map(|kept| self.refreshed(ctx, kept, place)).collect();
+            previous = ctx.last_good.chains.get(&id).filter(|_| failure.about_data);
+            let effect = if previous.is_some() { Effect::LastGood } else { Effect::LeftOut };
+            self.issues.add(place.gateway, place.certificate(index), failure.reason, effect);
+            let previous = previous.ok_or(Refused::Told)?;
+            loaded = previous.iter().filter_map(|source| self.again(ctx, source)).collect();
         }
+        // What the chain falls back on is kept even if it is of no use now.
+        if let Some(previous) = previous {
+            self.good.chains.insert(id.clone(), previous.clone());
+        }
+        let secrets: Vec<_> = loaded
+            .iter()
+            .map(|(source, certificate)| self.secret(source, certificate, place))
+            .collect();
         let mut names: Vec<String> = Vec::new();
-        for kept in &loaded {
-            if names.contains(&kept.secret.name) {
-                let reason = format!("duplicate TLS certificate {:?}", kept.secret.name);
+        for secret in &secrets {
+            if names.contains(&secret.name) {
+                let reason = format!("duplicate TLS certificate {:?}", secret.name);
                 self.issues.left_out(place.gateway, place.field("tls"), reason);
                 return Err(Refused::Told);
             }
-            names.push(kept.secret.name.clone());
+            names.push(secret.name.clone());
         }
-        for kept in &loaded {
-            self.secrets.insert(kept.secret.name.clone(), Arc::clone(&kept.secret));
-        }
-        self.good.certificates.insert(id, loaded);
+        self.secrets.extend(secrets.into_iter().map(|secret| (secret.name.clone(), secret)));
+        self.good.chains.insert(id, loaded.into_iter().map(|(source, _)| source).collect());
         Ok(names)
     }
 
-    /// A certificate that a chain had, in its newest version if that is good.
-    fn refreshed(&self, ctx: &Context<'_>, kept: &Kept, place: &Place<'_>) -> Kept {
-        let name = kept.secret_name();
-        let source =
-            name.map(|n| DataSource { r#type: Some(data_source::Type::Secret(n.to_owned())) });
-        let fresh = source.and_then(|source| {
-            let certificate = read(ctx, &source).ok()?;
-            Some(self.secret(&source, &certificate, place))
-        });
-        let secret = fresh.unwrap_or_else(|| Arc::clone(&kept.secret));
-        Kept { source: kept.source.clone(), secret }
+    /// Reads a certificate, and keeps it for the next time. Data that is not good now gives way to
+    /// data that was.
+    fn read(&mut self, ctx: &Context<'_>, source: &DataSource, id: &Source) -> Read {
+        if let Source::Secret(name) = id {
+            self.asked.insert(name.clone());
+        }
+        let result = match parse(ctx, source) {
+            Ok(certificate) => Read::Fresh(Arc::new(certificate)),
+            Err(failure) => match ctx.last_good.certificates.get(id) {
+                Some(kept) if failure.about_data => Read::Kept(Arc::clone(kept), failure.reason),
+                Some(_) | None => Read::Failed(failure),
+            },
+        };
+        if let Read::Fresh(certificate) | Read::Kept(certificate, _) = &result {
+            self.good.certificates.insert(id.clone(), Arc::clone(certificate));
+        }
+        result
+    }
+
+    /// Reads a certificate that a chain had.
+    fn again(
+        &mut self,
+        ctx: &Context<'_>,
+        source: &Source,
+    ) -> Option<(Source, Arc<ServerCertificate>)> {
+        let certificate = match source {
+            Source::Secret(name) => {
+                let data = DataSource { r#type: Some(data_source::Type::Secret(name.clone())) };
+                match self.read(ctx, &data, source) {
+                    Read::Fresh(certificate) | Read::Kept(certificate, _) => certificate,
+                    Read::Failed(_) => return None,
+                }
+            }
+            // The listener has other data now, or none.
+            Source::Listener { .. } => {
+                let known = self.good.certificates.get(source);
+                let certificate = Arc::clone(known.or(ctx.last_good.certificates.get(source))?);
+                self.good.certificates.insert(source.clone(), Arc::clone(&certificate));
+                certificate
+            }
+        };
+        Some((source.clone(), certificate))
     }
 
     /// The secret of a certificate. Its name tells the source; for data in the listener itself that
@@ -194,20 +221,16 @@ impl Chains {
     /// same host name (D-11).
     fn secret(
         &self,
-        source: &DataSource,
+        source: &Source,
         certificate: &ServerCertificate,
         place: &Place<'_>,
     ) -> Arc<XdsResource> {
         let (port, hostname) = (place.port.number, place.key);
         let kind = certificate.kind.name();
-        let name = match &source.r#type {
-            Some(data_source::Type::Secret(name)) => format!("cert.{kind}:secret:{name}"),
-            Some(data_source::Type::Inline(_)) => format!("cert.{kind}:inline:{hostname}"),
-            Some(data_source::Type::InlineString(_)) => {
-                format!("cert.{kind}:inlineString:{hostname}")
-            }
-            // Not loaded.
-            Some(data_source::Type::File(_)) | None => String::new(),
+        let name = match source {
+            Source::Secret(name) => format!("cert.{kind}:secret:{name}"),
+            Source::Listener { string: false, .. } => format!("cert.{kind}:inline:{hostname}"),
+            Source::Listener { string: true, .. } => format!("cert.{kind}:inlineString:{hostname}"),
         };
         let secret = Arc::new(message(&name, certificate));
         match self.secrets.get(&name) {
@@ -234,14 +257,33 @@ impl Place<'_> {
     fn field(&self, below: &str) -> String {
         format!("{}.{below}", port::field(self.listener.index))
     }
+
+    fn certificate(&self, index: usize) -> String {
+        format!("{}[{index}]", self.field("tls.certificates"))
+    }
+
+    fn chain(&self) -> ChainId {
+        (self.port.number, self.key.to_owned())
+    }
+
+    fn source(&self, source: &DataSource, index: usize) -> Source {
+        match &source.r#type {
+            Some(data_source::Type::Secret(name)) => Source::Secret(name.clone()),
+            other => Source::Listener {
+                chain: self.chain(),
+                index,
+                string: matches!(other, Some(data_source::Type::InlineString(_))),
+            },
+        }
+    }
 }
 
-/// Tells sources of data apart, however often they are read.
-fn source_id(source: &DataSource, place: &Place<'_>, index: usize) -> String {
-    match &source.r#type {
-        Some(data_source::Type::Secret(name)) => format!("secret:{name}"),
-        _ => format!("inline:{}:{}:{index}", place.port.number, place.key),
-    }
+/// What came of reading a certificate.
+enum Read {
+    Fresh(Arc<ServerCertificate>),
+    /// As it was the last time, and why.
+    Kept(Arc<ServerCertificate>, String),
+    Failed(Failure),
 }
 
 struct Failure {
@@ -250,7 +292,7 @@ struct Failure {
     about_data: bool,
 }
 
-fn read(ctx: &Context<'_>, source: &DataSource) -> Result<ServerCertificate, Failure> {
+fn parse(ctx: &Context<'_>, source: &DataSource) -> Result<ServerCertificate, Failure> {
     let bytes = load(source, ctx.secrets).map_err(|error| Failure {
         about_data: error.is_about_data(),
         reason: error.to_string(),

@@ -4,7 +4,11 @@
 use rustls::{SignatureAlgorithm, crypto::aws_lc_rs::sign::any_supported_type, sign::SigningKey};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use std::sync::Arc;
-use x509_parser::parse_x509_certificate;
+use x509_parser::{
+    asn1_rs::{Class, Tag},
+    der_parser::parse_der,
+    parse_x509_certificate,
+};
 
 use super::pem::{self, Block};
 
@@ -130,12 +134,16 @@ struct Key {
 fn read_key(block: &Block, index: usize) -> Result<Key, PairError> {
     let der = || block.der.clone();
     let formats = [
-        ("RSA PRIVATE KEY", PrivateKeyDer::from(PrivatePkcs1KeyDer::from(der()))),
-        ("EC PRIVATE KEY", PrivateKeyDer::from(PrivateSec1KeyDer::from(der()))),
         ("PRIVATE KEY", PrivateKeyDer::from(PrivatePkcs8KeyDer::from(der()))),
+        ("RSA PRIVATE KEY", PrivateKeyDer::from(PrivatePkcs1KeyDer::from(der()))),
+        // The last one, since what reads it would take a key of the first format, too.
+        ("EC PRIVATE KEY", PrivateKeyDer::from(PrivateSec1KeyDer::from(der()))),
     ];
     for (label, der) in formats {
         let Ok(signing) = any_supported_type(&der) else { continue };
+        if matches!(der, PrivateKeyDer::Sec1(_)) && !names_curve(&block.der) {
+            continue;
+        }
         let kind = match signing.algorithm() {
             SignatureAlgorithm::RSA => KeyKind::Rsa,
             SignatureAlgorithm::ECDSA => KeyKind::Ecdsa,
@@ -145,6 +153,14 @@ fn read_key(block: &Block, index: usize) -> Result<Key, PairError> {
         return Ok(Key { kind, signing, block });
     }
     Err(PairError::BadKey(index))
+}
+
+/// Does a key in the older format of elliptic curves tell its curve? Elsewhere it may be known, but
+/// neither Kuma nor Envoy would guess.
+fn names_curve(der: &[u8]) -> bool {
+    let Ok((_, key)) = parse_der(der) else { return false };
+    let Ok(parts) = key.as_sequence() else { return false };
+    parts.get(2).is_some_and(|part| part.class() == Class::ContextSpecific && part.tag() == Tag(0))
 }
 
 /// Checks a certificate; labels that only some programs know become the usual one.

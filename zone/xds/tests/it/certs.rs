@@ -36,6 +36,22 @@ pub(crate) fn ecdsa(host: &str) -> Pair {
     Pair { certificate: certificate.pem(), key: key.serialize_pem() }
 }
 
+/// A key on the curve P-256, which comes in PKCS #8, in the format of SEC 1.
+pub(crate) fn old_format(key: &str) -> String {
+    use base64::Engine as _;
+    let lines: Vec<&str> = key.lines().filter(|line| !line.starts_with('-')).collect();
+    let new = base64::engine::general_purpose::STANDARD.decode(lines.concat()).unwrap();
+    // The old format lies at the end of the new one, but for the name of the curve.
+    let curve = [0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+    let (start, public) = (new.len() - 107, new.len() - 70);
+    let parts = [&new[start..public], &curve, &new[public..]].concat();
+    let mut old = vec![0x30, u8::try_from(parts.len()).unwrap()];
+    old.extend(parts);
+    let body = base64::engine::general_purpose::STANDARD.encode(old);
+    let lines: Vec<&str> = body.as_bytes().chunks(64).map(|l| str::from_utf8(l).unwrap()).collect();
+    format!("-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----\n", lines.join("\n"))
+}
+
 /// A pair with an Ed25519 key.
 pub(crate) fn ed25519(host: &str) -> Pair {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();

@@ -14,6 +14,7 @@ fn a_bad_listener_is_left_out() {
         {"port": 8443, "protocol": "HTTPS", "tls": {"mode": "TERMINATE"}},
         {"port": 70000, "protocol": "HTTP"},
         {"port": 9000, "protocol": "HTTP", "crossMesh": true},
+        {"port": 8080, "protocol": "TCP"},
     ])));
     let got = generated(&world);
     let names: Vec<&str> = got.resources.names(ResourceType::Listener).collect();
@@ -24,6 +25,7 @@ fn a_bad_listener_is_left_out() {
             "edge conf.listeners[1]: cannot be empty in TLS termination mode",
             "edge conf.listeners[2]: the port has to be between 1 and 65535",
             "edge conf.listeners[3]: mTLS must be enabled for crossMesh-enabled MeshGateways",
+            "edge conf.listeners[4]: protocol conflicts with other listeners on this port",
         ]
     );
 }

@@ -260,6 +260,48 @@ fn a_listener_that_asks_for_a_secret_that_is_not_there_keeps_the_old_one() {
 }
 
 #[test]
+fn what_is_kept_stays_kept() {
+    let (world, _) = two_hosts();
+    let before = generated(&world);
+    let mut changed = without(world, Kind::SECRET, "two");
+    changed.add(&gateway(&json!([
+        https(8443, "a.x", &json!([{"secret": "one"}])),
+        // Of no use, but that is not because of what is lost.
+        https(8443, "b.x", &json!([{"secret": "two"}, {"secret": "two"}])),
+    ])));
+    let first = generated_after(&changed, &before);
+    assert_eq!(chains(&snapshot(&first), "edge:HTTPS:8443"), ["a.x cert.ecdsa:secret:one"]);
+    let second = generated_after(&changed, &first);
+    assert_eq!((&second.resources, &second.issues), (&first.resources, &first.issues));
+    // It is still there when the listener can use it.
+    changed.add(&gateway(&json!([
+        https(8443, "a.x", &json!([{"secret": "one"}])),
+        https(8443, "b.x", &json!([{"secret": "two"}])),
+    ])));
+    assert_eq!(generated_after(&changed, &second).resources, before.resources);
+}
+
+#[test]
+fn kept_data_never_hides_that_of_another_port() {
+    let inline = |pair: &certs::Pair| json!([{"inlineString": pair.text()}]);
+    let (old, new) = (certs::ecdsa("a.x"), certs::ecdsa("a.x"));
+    let mut world = world();
+    world.add(&gateway(&json!([https(9443, "a.x", &inline(&old))])));
+    let before = generated(&world);
+    assert_eq!(secret_names(&before), ["cert.ecdsa:inlineString:a.x"]);
+    let damaged = json!([{"inlineString": "nonsense"}]);
+    world.add(&gateway(&json!([https(8443, "a.x", &inline(&new)), https(9443, "a.x", &damaged),])));
+    let after = generated_after(&world, &before);
+    let names = ["cert.ecdsa:inlineString:a.x", "cert.ecdsa:inlineString:a.x:9443"];
+    assert_eq!(secret_names(&after), names);
+    let json = snapshot(&after);
+    for (name, pair) in names.iter().zip([&new, &old]) {
+        let secret = &json["Secrets"]["Resources"][name]["tlsCertificate"];
+        assert_eq!(secret["privateKey"]["inlineString"], json!(pair.key), "{name}");
+    }
+}
+
+#[test]
 fn a_new_certificate_touches_nothing_else() {
     let (world, _) = two_hosts();
     let before = generated(&world);
@@ -274,15 +316,22 @@ fn a_new_certificate_touches_nothing_else() {
 
 #[test]
 fn keys_get_the_label_of_their_format() {
-    // An RSA key in the old format under the label of the new one, which Kuma reads.
-    let rsa = certs::rsa();
-    let mislabelled = rsa.text().replace("RSA PRIVATE KEY", "PRIVATE KEY");
-    let mut world = world();
-    world.add(&secret("s", &mislabelled));
-    world.add(&gateway(&json!([https(8443, "a.x", &json!([{"secret": "s"}]))])));
-    let json = json_of(&world);
-    let secret = &json["Secrets"]["Resources"]["cert.rsa:secret:s"]["tlsCertificate"];
-    assert_eq!(secret["privateKey"]["inlineString"], json!(rsa.key));
+    // Kuma reads each format under each of these labels, Envoy does not.
+    let labels = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
+    let (rsa, new) = (certs::rsa(), certs::ecdsa("a.x"));
+    let old = Pair { key: certs::old_format(&new.key), ..new.clone() };
+    for (pair, kind, right) in [(&rsa, "rsa", 1), (&new, "ecdsa", 0), (&old, "ecdsa", 2)] {
+        for label in labels {
+            let wrong = pair.text().replace(&format!(" {}-", labels[right]), &format!(" {label}-"));
+            let mut world = world();
+            world.add(&secret("s", &wrong));
+            world.add(&gateway(&json!([https(8443, "a.x", &json!([{"secret": "s"}]))])));
+            let json = json_of(&world);
+            let name = format!("cert.{kind}:secret:s");
+            let secret = &json["Secrets"]["Resources"][name]["tlsCertificate"];
+            assert_eq!(secret["privateKey"]["inlineString"], json!(pair.key), "{kind} {label}");
+        }
+    }
 }
 
 #[test]
