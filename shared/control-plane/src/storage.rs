@@ -10,7 +10,7 @@ use sunbear_runtime::{
 };
 use sunbear_store::{
     Lease, Postgres, PostgresOptions, PostgresTls, Retention, Rotated, SecretCipher, Sqlite, Store,
-    World, WorldOptions,
+    World, WorldOptions, WorldState,
 };
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -143,6 +143,9 @@ pub async fn start_world(
     });
     info!(revision = world.snapshot().revision, resources = world.snapshot().len(), "store loaded");
     blocker.ready();
+    // Without it this replica misses what the others write, and cannot write itself.
+    let followed = world.clone();
+    readiness.condition("database", move || followed.health().state == WorldState::Following);
     Ok(world)
 }
 

@@ -1,7 +1,9 @@
 //! Readiness: components name what they still wait for, and the process is ready when nothing is
 //! left. Served with liveness on the diagnostics port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
 use axum::extract::State;
@@ -15,6 +17,21 @@ use tokio_util::sync::CancellationToken;
 pub struct Readiness {
     /// Blockers by name, with how many of a name there are.
     awaited: watch::Sender<BTreeMap<&'static str, usize>>,
+    conditions: Conditions,
+}
+
+/// What has to hold for as long as the process runs.
+#[derive(Clone, Default)]
+struct Conditions(Arc<RwLock<Vec<Condition>>>);
+
+/// A name, and the question whether it holds.
+type Condition = (&'static str, Box<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let conditions = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        f.debug_list().entries(conditions.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 impl Default for Readiness {
@@ -26,7 +43,7 @@ impl Default for Readiness {
 impl Readiness {
     /// Ready, until somebody asks for a blocker.
     pub fn new() -> Self {
-        Self { awaited: watch::Sender::new(BTreeMap::new()) }
+        Self { awaited: watch::Sender::new(BTreeMap::new()), conditions: Conditions::default() }
     }
 
     /// The process is not ready until [`Blocker::ready`] is called. A blocker that is merely dropped
@@ -36,12 +53,22 @@ impl Readiness {
         Blocker { name, readiness: self.clone() }
     }
 
-    /// Names of what is awaited, in order; empty when ready.
-    pub fn awaited(&self) -> Vec<&'static str> {
-        self.awaited.borrow().keys().copied().collect()
+    /// The process is ready only while `holds` says so, which is asked with every probe: for what
+    /// may be lost and found again. It must answer at once.
+    pub fn condition(&self, name: &'static str, holds: impl Fn() -> bool + Send + Sync + 'static) {
+        let mut conditions = self.conditions.0.write().unwrap_or_else(PoisonError::into_inner);
+        conditions.push((name, Box::new(holds)));
     }
 
-    /// Waits until the process is ready.
+    /// Names of what is awaited, in order; empty when ready.
+    pub fn awaited(&self) -> Vec<&'static str> {
+        let mut awaited: BTreeSet<_> = self.awaited.borrow().keys().copied().collect();
+        let conditions = self.conditions.0.read().unwrap_or_else(PoisonError::into_inner);
+        awaited.extend(conditions.iter().filter(|(_, holds)| !holds()).map(|(name, _)| *name));
+        awaited.into_iter().collect()
+    }
+
+    /// Waits until every blocker is released. Conditions do not count: they come and go.
     pub async fn until_ready(&self) {
         // The sender lives as long as `self`, so this cannot fail.
         let _ = self.awaited.subscribe().wait_for(BTreeMap::is_empty).await;
@@ -105,6 +132,8 @@ async fn ready(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
     use tower::ServiceExt;
@@ -117,6 +146,21 @@ mod tests {
         assert_eq!(response.status().as_u16(), status, "{path}");
         let bytes = to_bytes(response.into_body(), 1024).await.unwrap();
         assert_eq!(bytes, body.as_bytes(), "{path}");
+    }
+
+    #[tokio::test]
+    async fn not_ready_while_a_condition_does_not_hold() {
+        let readiness = Readiness::new();
+        let router = diagnostics_router(readiness.clone(), CancellationToken::new());
+        let connected = Arc::new(AtomicBool::new(true));
+        let asked = Arc::clone(&connected);
+        readiness.condition("database", move || asked.load(Ordering::Relaxed));
+        check(&router, "/ready", 200, "ok\n").await;
+        connected.store(false, Ordering::Relaxed);
+        check(&router, "/ready", 503, "waiting for: database\n").await;
+        check(&router, "/healthy", 200, "ok\n").await;
+        connected.store(true, Ordering::Relaxed);
+        check(&router, "/ready", 200, "ok\n").await;
     }
 
     #[tokio::test]
