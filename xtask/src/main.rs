@@ -8,8 +8,10 @@ use xtask::envoy;
 mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod compose;
 mod demo;
 mod deny;
+mod images;
 mod suite;
 
 /// The project's own tasks.
@@ -34,6 +36,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         further: Vec<String>,
     },
+    /// Make the images of docker-compose.yml; installs and starts Docker if it has to.
+    Images(images::Images),
+    /// Try docker-compose.yml.
+    Compose(Compose),
     /// Find or fetch an Envoy and print its path.
     Envoy,
     /// Check licences, bans and sources of the dependencies; installs cargo-deny if needed.
@@ -66,6 +72,18 @@ struct Demo {
 }
 
 #[derive(Debug, clap::Args)]
+struct Compose {
+    /// Start it under a name and on ports of its own, check it, and remove it.
+    #[arg(long)]
+    check: bool,
+    /// Take the images with this tag instead of making some.
+    #[arg(long, conflicts_with_all = ["dev", "programs", "base", "postgres"])]
+    with: Option<String>,
+    #[command(flatten)]
+    images: images::Images,
+}
+
+#[derive(Debug, clap::Args)]
 struct Test {
     /// Only the tests: no formatting, lints, generated code, dependencies or demo.
     #[arg(long)]
@@ -78,6 +96,8 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(arguments).map(success),
         Task::Test(Test { fast }) => suite::run(fast),
         Task::Bench { name, further } => bench::run(&name, &further).map(success),
+        Task::Compose(arguments) => compose::run(&arguments).map(success),
+        Task::Images(arguments) => images::run(&arguments).map(success),
         Task::Envoy => {
             envoy::find_or_fetch().map(|path| println!("{}", path.display())).map(success)
         }

@@ -1,0 +1,273 @@
+//! The smoke test of docker-compose.yml: it comes up, both gateways answer, a change on the global
+//! reaches both, a replica of the global can go, and nothing is left behind.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::{self, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use xtask::{
+    engine::{self, Engine},
+    http, interrupt, project,
+    topology::quickstart,
+    wait::{Look, until},
+};
+
+use crate::{Compose, images};
+
+/// The hostname of the quickstart's gateway.
+const HOST: &str = "foo.example.com";
+
+/// A change has to be seen in all zones by then. Generous: it is no measurement.
+const CHANGE: Duration = Duration::from_secs(60);
+
+/// The zones and the services that they have.
+const ZONES: [&str; 2] = ["east", "west"];
+
+/// Lines of each container's log that a failure shows.
+const TAIL: &str = "--tail=15";
+
+pub(crate) fn run(arguments: &Compose) -> Result<()> {
+    if !arguments.check {
+        bail!("nothing to do: `cargo xtask compose --check`, or docker-compose itself");
+    }
+    interrupt::watch()?;
+    let tag = match &arguments.with {
+        Some(tag) => tag.clone(),
+        None => {
+            let images = images::Images { tag: "check".to_owned(), ..arguments.images.clone() };
+            images::run(&images)?;
+            images.tag
+        }
+    };
+    let mut stack = Stack::new(Engine::find_or_start()?, &tag)?;
+    let result = play(&mut stack);
+    if result.is_err() && !interrupt::requested() {
+        stack.show_what_is_wrong();
+    }
+    let removed = stack.remove();
+    result?;
+    removed?;
+    println!("compose: all checks passed");
+    Ok(())
+}
+
+fn play(stack: &mut Stack) -> Result<()> {
+    let start = Instant::now();
+    stack.up()?;
+    say(&format!("up after {} s", start.elapsed().as_secs()));
+    stack.await_answers("frontend")?;
+    say(&format!("both gateways answer after {} s", start.elapsed().as_secs()));
+    print!("{}", stack.memory()?);
+
+    let start = Instant::now();
+    stack.apply("route-changed.yaml")?;
+    stack.await_answers("api")?;
+    say(&format!(
+        "a route changed on the global: both zones changed after {} ms, starting sunbearctl included",
+        start.elapsed().as_millis()
+    ));
+
+    stack.kill("global-1")?;
+    stack.apply("route.yaml").context("with one replica of the global")?;
+    stack.await_answers("frontend").context("with one replica of the global")?;
+    say("a replica of the global killed: the next change reached both zones");
+
+    stack.published_only(&["balancer", "gateway-east", "gateway-west"])?;
+    say("nothing but the global's API and the gateways is published");
+    Ok(())
+}
+
+/// The containers of one project, with names, ports and networks of its own.
+struct Stack {
+    engine: Engine,
+    project: String,
+    environment: Vec<(&'static str, String)>,
+    gateways: [u16; 2],
+}
+
+impl Stack {
+    fn new(engine: Engine, tag: &str) -> Result<Self> {
+        let [api, east, west] = free_ports()?;
+        let [east_net, west_net] = free_networks(&engine)?;
+        let environment = vec![
+            ("SUNBEAR_TAG", tag.to_owned()),
+            ("SUNBEAR_API_PORT", api.to_string()),
+            ("SUNBEAR_EAST_PORT", east.to_string()),
+            ("SUNBEAR_WEST_PORT", west.to_string()),
+            ("SUNBEAR_EAST_NET", east_net),
+            ("SUNBEAR_WEST_NET", west_net),
+        ];
+        let project = format!("sunbear-check-{}", process::id());
+        Ok(Self { engine, project, environment, gateways: [east, west] })
+    }
+
+    fn compose(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.engine.compose(&["--project-name", &self.project])?;
+        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Ok(command)
+    }
+
+    fn up(&self) -> Result<()> {
+        project::run(self.compose(&["up", "-d"])?)
+    }
+
+    /// Applies a file of the quickstart on the global, as the README says it.
+    fn apply(&self, file: &str) -> Result<()> {
+        let mut command = self.compose(&["run", "--rm", "-T", "ctl", "apply", "-f", "-"])?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run Compose")?;
+        let mut input = child.stdin.take().context("Compose takes no input")?;
+        input.write_all(&fs::read(quickstart(file)?)?)?;
+        drop(input);
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!("applying {file}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    fn kill(&self, service: &str) -> Result<()> {
+        engine::output(self.compose(&["kill", service])?).map(drop)
+    }
+
+    /// Waits until the gateways of both zones answer from that service.
+    fn await_answers(&self, service: &str) -> Result<()> {
+        for (zone, port) in ZONES.iter().zip(self.gateways) {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let expected = format!("{service}/{zone}");
+            until(&format!("the gateway of {zone}"), CHANGE, || {
+                Ok(match http::get(address, HOST, "/asset") {
+                    Ok(answer) if answer.header("x-echo") == Some(&expected) => Look::Done(()),
+                    Ok(answer) => Look::NotYet(format!(
+                        "{} from {}",
+                        answer.status,
+                        answer.header("x-echo").unwrap_or("the gateway itself")
+                    )),
+                    Err(error) => Look::NotYet(format!("{error:#}")),
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Fails if a container has other published ports than these services.
+    fn published_only(&self, services: &[&str]) -> Result<()> {
+        let ids = engine::output(self.compose(&["ps", "-q"])?)?;
+        for id in ids.lines() {
+            let format = "{{index .Config.Labels \"com.docker.compose.service\"}} \
+                          {{range $port, $to := .NetworkSettings.Ports}}{{if $to}}{{$port}} {{end}}{{end}}";
+            let line = self.engine.ask(&["inspect", "--format", format, id])?;
+            let mut words = line.split_whitespace();
+            let service = words.next().unwrap_or_default();
+            let ports: Vec<_> = words.collect();
+            if !ports.is_empty() && !services.contains(&service) {
+                bail!("{service} publishes {}", ports.join(", "));
+            }
+        }
+        Ok(())
+    }
+
+    /// What each container uses.
+    fn memory(&self) -> Result<String> {
+        let ids = engine::output(self.compose(&["ps", "-q"])?)?;
+        let mut arguments = vec!["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}"];
+        arguments.extend(ids.lines());
+        let text = self.engine.ask(&arguments)?;
+        let mut lines: Vec<_> = text.lines().filter(|line| !line.contains(" 0B /")).collect();
+        lines.sort_unstable();
+        Ok(lines.iter().map(|line| format!("      {line}\n")).collect())
+    }
+
+    fn show_what_is_wrong(&self) {
+        for arguments in [&["ps"][..], &["logs", "--no-color", TAIL]] {
+            match self.compose(arguments) {
+                Ok(command) => drop(project::run(command)),
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
+    }
+
+    /// Removes containers, networks and volumes, and checks that they are gone.
+    fn remove(&self) -> Result<()> {
+        let arguments = ["--profile", "tools", "down", "-v", "--remove-orphans", "--timeout", "20"];
+        engine::output(self.compose(&arguments)?)?;
+        let label = format!("label=com.docker.compose.project={}", self.project);
+        for kind in [
+            &["ps", "--all", "--quiet"][..],
+            &["network", "ls", "--quiet"],
+            &["volume", "ls", "--quiet"],
+        ] {
+            let left = self.engine.ask(&[kind, &["--filter", &label]].concat())?;
+            if !left.is_empty() {
+                bail!("left behind by `down -v`: docker {}: {left}", kind.join(" "));
+            }
+        }
+        say("down, and nothing is left");
+        Ok(())
+    }
+}
+
+/// Ports of 127.0.0.1 that nobody listens on.
+fn free_ports() -> Result<[u16; 3]> {
+    let listeners = [0; 3].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("no free port: {error}"))?
+            .local_addr()?
+            .port();
+    }
+    Ok(ports)
+}
+
+/// The beginnings of two networks that the engine has not given away.
+fn free_networks(engine: &Engine) -> Result<[String; 2]> {
+    let ids = engine.ask(&["network", "ls", "--quiet"])?;
+    let mut arguments =
+        vec!["network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}"];
+    arguments.extend(ids.lines());
+    let taken = engine.ask(&arguments)?;
+    choose_networks(&taken, process::id())
+}
+
+/// Begins anywhere, so that two who choose at the same time rarely meet.
+fn choose_networks(taken: &str, seed: u32) -> Result<[String; 2]> {
+    let taken: Vec<_> = taken.split_whitespace().collect();
+    let free = |net: &String| !taken.iter().any(|subnet| subnet.starts_with(&format!("{net}.")));
+    let mut nets = (0..240)
+        .map(|step| format!("10.232.{}", (seed.wrapping_add(step) % 240) + 10))
+        .filter(free);
+    match (nets.next(), nets.next()) {
+        (Some(east), Some(west)) => Ok([east, west]),
+        _ => bail!("no free networks in 10.232.0.0/16"),
+    }
+}
+
+fn say(what: &str) {
+    println!("ok  {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_that_are_taken_are_passed_over() {
+        let taken = "172.17.0.0/16 \n10.232.10.0/24 10.232.12.0/24";
+        assert_eq!(choose_networks(taken, 0).unwrap(), ["10.232.11", "10.232.13"]);
+        // 10.232.1 is not the beginning of 10.232.10.
+        assert_eq!(choose_networks("10.232.100.0/24", 0).unwrap(), ["10.232.10", "10.232.11"]);
+        let all: String = (0..250).map(|n| format!("10.232.{n}.0/24 ")).collect();
+        assert!(choose_networks(&all, 7).is_err());
+    }
+}
