@@ -91,7 +91,7 @@ struct State {
 /// - `x-pause-ms`: to wait between head and body of the answer;
 /// - `x-bytes`: a body of that many bytes instead.
 ///
-/// The others greet with a line, their name, and return lines.
+/// The others return lines, with their name before each.
 #[derive(Debug, Clone)]
 pub struct Backend {
     /// Name, which is the service too.
@@ -166,13 +166,12 @@ impl Backend {
 
     async fn return_lines(&self, stream: impl Both) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
-        stream.write_all(format!("{}\n", self.name).as_bytes()).await?;
-        stream.flush().await?;
-        let mut line = Vec::new();
+        let mut line = format!("{} ", self.name).into_bytes();
+        let name = line.len();
         while stream.read_until(b'\n', &mut line).await? > 0 {
             stream.write_all(&line).await?;
             stream.flush().await?;
-            line.clear();
+            line.truncate(name);
         }
         Ok(())
     }
@@ -235,15 +234,7 @@ impl Backend {
 
     /// A Dataplane of this address.
     pub fn instance(&self, name: &str, tags: Value) -> Value {
-        json!({
-            "type": "Dataplane",
-            "mesh": crate::gateway::MESH,
-            "name": name,
-            "networking": {
-                "address": "127.0.0.1",
-                "inbound": [{"port": self.address.port(), "tags": tags}],
-            },
-        })
+        dataplane(name, self.address.port(), tags)
     }
 
     /// Everything that was received since the last time this was asked.
@@ -280,6 +271,19 @@ impl Backend {
     pub fn open_connections(&self) -> usize {
         self.state.open.load(Ordering::SeqCst)
     }
+}
+
+/// The Dataplane of an instance on loopback.
+pub(crate) fn dataplane(name: &str, port: u16, tags: Value) -> Value {
+    json!({
+        "type": "Dataplane",
+        "mesh": crate::gateway::MESH,
+        "name": name,
+        "networking": {
+            "address": "127.0.0.1",
+            "inbound": [{"port": port, "tags": tags}],
+        },
+    })
 }
 
 fn version(version: Version) -> &'static str {

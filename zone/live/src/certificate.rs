@@ -16,6 +16,11 @@ use sunbear_security::ca::{self, BuiltinSettings, Workload, WorkloadKey};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use crate::{
+    backend::Backend,
+    sidecar::{Sidecar, SidecarOptions},
+};
+
 /// A certificate and its key, PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pair {
@@ -99,7 +104,7 @@ impl Pair {
             }
         };
         let mut config = builder.with_single_cert(self.chain(), self.private_key()).unwrap();
-        config.alpn_protocols = [&b"kuma"[..], b"http/1.1"].map(<[u8]>::to_vec).to_vec();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
     }
 }
@@ -153,9 +158,20 @@ impl Authority {
         Pair { certificate: issued.chain_pem, key: issued.key_pem }
     }
 
-    /// A TLS server as the sidecar of this service is one.
-    pub fn sidecar(&self, service: &str) -> Arc<ServerConfig> {
-        self.issue(service).server_for(&self.pair.certificate)
+    /// What the sidecar of this service before a backend is started with.
+    pub fn sidecar_options<'a>(&self, service: &str, backend: &'a Backend) -> SidecarOptions<'a> {
+        SidecarOptions {
+            pair: self.issue(service),
+            authority: self.pair.certificate.clone(),
+            backend,
+            allowed: Vec::new(),
+            server_names: Vec::new(),
+        }
+    }
+
+    /// A sidecar of this service before a backend.
+    pub async fn sidecar(&self, service: &str, backend: &Backend) -> Sidecar {
+        Sidecar::start(&self.sidecar_options(service, backend)).await
     }
 }
 

@@ -11,6 +11,7 @@
 //!   What earlier scenes put there is gone. Documents are YAML or JSON, with shorthands that
 //!   [`Scene::add`] lists, and have to pass the validation that REST does.
 //! - [`Backend`] is a server in this process that tells and remembers what it received.
+//!   [`Sidecar`] stands before one in a mesh with mTLS.
 //!   [`Call`] and [`Connection`] are the client, with any host, server name, ALPN and certificate.
 //! - [`Pair`] and [`Authority`] make certificates.
 //! - [`run`] runs the cases of a group, one after the other, against one Envoy.
@@ -36,6 +37,7 @@ mod envoy;
 mod gateway;
 mod port;
 mod scene;
+mod sidecar;
 mod stream;
 mod suite;
 mod wait;
@@ -48,6 +50,7 @@ pub use envoy::{Envoy, EnvoyOptions};
 pub use gateway::{DATAPLANE, Gateway, MESH, SERVICE};
 pub use port::Port;
 pub use scene::{Scene, expand, yaml};
+pub use sidecar::{Sidecar, SidecarOptions};
 pub use stream::{Stream, dial};
 pub use suite::{Case, run};
 pub use wait::{PATIENCE, eventually, eventually_async, within};

@@ -58,13 +58,79 @@ pub(crate) const FEATURES: &[(&str, &str)] = &[
     ("weights/same-service-twice", "G 10.1, D-8"),
     ("weights/unresolved", "G 10.6"),
     ("weights/no-instances", "G 17.1"),
+    // Listeners.
+    ("listener/http", "G 11, 12"),
+    ("listener/all-protocols", "G 11.2"),
+    ("listener/connection-limit", "G 11.3"),
+    ("listener/connection-limit-of-a-later-one", "G 5, D-5"),
+    ("listener/connection-limit-changes", "G 11.3"),
+    ("listener/comes-and-goes", "G 2.3"),
+    ("listener/tags", "G 5, D-1"),
+    // TLS.
+    ("tls/terminate", "G 9, 13"),
+    ("tls/versions", "G 13"),
+    ("tls/rsa-and-ecdsa", "G 13.1"),
+    ("tls/inline", "G 13.1"),
+    ("tls/inline-string", "G 13.1"),
+    ("tls/inline-on-two-ports", "G 13.1, D-11"),
+    ("tls/file", "G 13.1, D-4"),
+    ("tls/rotation", "G 13.1"),
+    ("tls/sni-matches", "G 5, 13"),
+    ("tls/sni-wildcard", "G 5, 13"),
+    ("tls/sni-isolates", "G 5, 11.2"),
+    ("tls/sni-mismatch", "G 13"),
+    ("tls/no-sni", "G 13"),
+    ("tls/redistribution", "G 6.2"),
+    ("tls/plain-text", "G 13"),
+    ("tls/tcp-terminate", "G 13, 14"),
+    ("tls/tcp-passthrough", "G 13, 14"),
+    ("tls/tcp-rotation", "G 13.1"),
+    // TCP.
+    ("tcp/proxy", "G 14"),
+    ("tcp/weights", "G 14"),
+    ("tcp/zero-weights", "G 10.1, D-9"),
+    ("tcp/several-routes", "G 14"),
+    ("tcp/no-route", "G 14"),
+    ("tcp/change", "G 14"),
+    ("tcp/connect-attempts", "G 22.5"),
+    // The unit of failure.
+    ("failure/secret-missing", "D-4"),
+    ("failure/secret-breaks", "D-4"),
+    ("failure/inline-breaks", "D-4"),
+    ("failure/regex", "G 9, D-4"),
+    ("failure/tls-without-mode", "G 13, D-4"),
+    ("failure/bad-backends", "G 10.2, D-4, D-10"),
+    ("failure/cross-mesh-without-mtls", "G 20.1, D-4"),
+    ("failure/port-taken", "D-4"),
+    // mTLS as a client.
+    ("mtls/identity", "G 16, 21"),
+    ("mtls/server-name", "G 16"),
+    ("mtls/impostor", "G 16"),
+    ("mtls/other-authority", "G 16"),
+    ("mtls/turned-on", "G 16"),
+    ("mtls/permission", "G 22.9, P 6.3"),
+    ("mtls/other-zone", "G 17.2, 17.3, 19"),
+    ("mtls/egress", "G 16, 18.1"),
+    // Other meshes.
+    ("cross-mesh/certificates", "G 20.1"),
+    ("cross-mesh/hosts", "G 20.2"),
+    ("cross-mesh/mesh-comes-and-goes", "G 20.6, 21"),
+    ("cross-mesh/permissions", "G 20.1, 22.9"),
+    ("cross-mesh/backends-of-others", "G 20.6"),
 ];
 
 #[test]
 fn every_feature_has_a_case() {
     let listed: BTreeSet<&str> = FEATURES.iter().map(|(id, _)| *id).collect();
     assert_eq!(listed.len(), FEATURES.len(), "a feature is listed twice");
-    let tested: BTreeSet<&str> =
-        crate::routes::features().chain(crate::filters::features()).collect();
+    let tested: BTreeSet<&str> = crate::routes::features()
+        .chain(crate::filters::features())
+        .chain(crate::listeners::features())
+        .chain(crate::tls::features())
+        .chain(crate::tcp::features())
+        .chain(crate::failures::features())
+        .chain(crate::cross_mesh::features())
+        .chain(crate::mtls::features())
+        .collect();
     assert_eq!(listed, tested);
 }
