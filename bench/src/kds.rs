@@ -58,7 +58,8 @@ pub(crate) async fn global_with_routes(
 ) -> Result<(ControlPlane, Connection, String)> {
     let api = format!("127.0.0.1:{port_base}");
     let kds = format!("http://127.0.0.1:{}", port_base + 2);
-    let environment = global_environment(store, port_base, folder)?;
+    let database = std::env::var("SUNBEAR_BENCH_POSTGRES").unwrap_or_default();
+    let environment = global_environment(store, &database, port_base, folder)?;
     let plane =
         ControlPlane::start(program, &environment, &api, &folder.join("global.log")).await?;
     let mut rest = Connection::new(api);

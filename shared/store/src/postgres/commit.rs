@@ -4,16 +4,21 @@
 //! that nothing has changed since; if something has, further attempts lock the rows while they
 //! read.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
-use sqlx::{Connection as _, postgres::PgConnection};
+use sqlx::{Connection as _, PgPool, postgres::PgConnection};
 use sunbear_model::{Resource, ResourceKey};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Postgres, discard, is_lost};
+use super::{Gate, discard, is_lost};
 use crate::{
-    change::{Batch, Committed},
+    change::{Batch, Committed, Revision},
     error::StoreError,
     plan::{self, Current, Dependent, Op, Plan},
     row,
@@ -44,7 +49,7 @@ const DEPENDENTS: &str = "\
     FROM doomed d JOIN resources r ON r.uid = d.uid";
 
 const WRITE: &str = "\
-    SELECT sunbear_commit_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+    SELECT sunbear_commit_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
     $17, $18, $19, $20)";
 
 enum Failed {
@@ -67,23 +72,53 @@ impl From<sqlx::Error> for Failed {
     }
 }
 
-impl Postgres {
-    pub(super) async fn do_commit(
+/// Writes batches. A clone writes through the same pool.
+#[derive(Debug, Clone)]
+pub(super) struct Committer {
+    pub(super) pool: PgPool,
+    pub(super) wake: watch::Sender<Revision>,
+    /// Bounds a whole attempt, for networks that swallow packets.
+    pub(super) call_timeout: Duration,
+    /// Dead connections that one call may meet before it gives up.
+    pub(super) max_connections: u32,
+    pub(super) gate: Option<Gate>,
+    pub(super) secrets: SecretCipher,
+}
+
+/// Why a group was not written.
+pub(super) enum GroupError {
+    /// Nothing was written, for a reason that may concern one batch alone.
+    Refused,
+    /// The database is away; something may have been written.
+    Unavailable(String),
+}
+
+impl From<StoreError> for GroupError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(source) => Self::Unavailable(source.to_string()),
+            // The server has rolled back.
+            _ => Self::Refused,
+        }
+    }
+}
+
+impl Committer {
+    /// Writes one batch.
+    pub(super) async fn commit(
         &self,
-        mut batch: Batch,
-        fence: Option<Fence>,
+        batch: &Batch,
+        fence: Option<&Fence>,
     ) -> Result<Committed, StoreError> {
-        batch.author.retain(|c| c != '\0');
-        batch.reason.retain(|c| c != '\0');
         let (mut attempts, mut dead) = (0, 0);
         loop {
             attempts += 1;
             let lock = attempts > 1 || self.gate.is_some();
             let mut connection = self.pool.acquire().await?;
-            let attempt = self.attempt(&mut connection, &batch, fence.as_ref(), lock);
+            let attempt = self.attempt(&mut connection, batch, fence, lock);
             let error = match tokio::time::timeout(self.call_timeout, attempt).await {
                 Ok(Ok(committed)) => {
-                    self.bump(committed.revision);
+                    super::bump(&self.wake, committed.revision);
                     return Ok(committed);
                 }
                 Ok(Err(Failed::Stale)) if attempts < MAX_ATTEMPTS => continue,
@@ -107,6 +142,40 @@ impl Postgres {
         }
     }
 
+    /// Writes batches, none of which writes what another one touches or deletes anything, in one
+    /// transaction; one answer for each.
+    pub(super) async fn commit_group(
+        &self,
+        batches: &[&Batch],
+    ) -> Result<Vec<Committed>, GroupError> {
+        let mut dead = 0;
+        loop {
+            let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
+            let attempt = self.attempt_group(&mut connection, batches);
+            let error = match tokio::time::timeout(self.call_timeout, attempt).await {
+                Ok(Ok(committed)) => {
+                    for one in &committed {
+                        super::bump(&self.wake, one.revision);
+                    }
+                    return Ok(committed);
+                }
+                Ok(Err(Failed::Stale)) => return Err(GroupError::Refused),
+                Ok(Err(Failed::Dead(error))) => {
+                    dead += 1;
+                    if dead <= self.max_connections {
+                        discard(connection, &error);
+                        continue;
+                    }
+                    error
+                }
+                Ok(Err(Failed::Store(error))) => error,
+                Err(elapsed) => StoreError::unavailable(elapsed),
+            };
+            discard(connection, &error);
+            return Err(error.into());
+        }
+    }
+
     async fn attempt(
         &self,
         connection: &mut PgConnection,
@@ -123,7 +192,7 @@ impl Postgres {
             if plan.entries.is_empty() {
                 return Ok(plan.finish(0));
             }
-            let base = write(connection, batch, &plan, &self.secrets, fence).await?;
+            let base = write(connection, &[(batch, &plan)], &self.secrets, fence).await?;
             return Ok(plan.finish(base));
         }
         let mut transaction = connection.begin().await.map_err(|error| {
@@ -136,7 +205,7 @@ impl Postgres {
         let base = if plan.entries.is_empty() {
             0
         } else {
-            write(&mut transaction, batch, &plan, &self.secrets, fence).await?
+            write(&mut transaction, &[(batch, &plan)], &self.secrets, fence).await?
         };
         if let Some(gate) = &self.gate {
             gate.arrived.add_permits(1);
@@ -146,6 +215,44 @@ impl Postgres {
         }
         transaction.commit().await.map_err(|error| retry_conflicts(error.into()))?;
         Ok(plan.finish(base))
+    }
+
+    async fn attempt_group(
+        &self,
+        connection: &mut PgConnection,
+        batches: &[&Batch],
+    ) -> Result<Vec<Committed>, Failed> {
+        let touched: Vec<_> = batches.iter().map(|batch| plan::touched(batch).0).collect();
+        let keys: BTreeSet<&ResourceKey> = touched.iter().flatten().collect();
+        let objects = match objects(connection, keys.iter().copied(), &self.secrets, false).await {
+            Ok(objects) => objects,
+            Err(error) if is_lost(&error) => return Err(Failed::Dead(error)),
+            Err(error) => return Err(error.into()),
+        };
+        let objects: HashMap<&ResourceKey, &Resource> =
+            objects.iter().map(|object| (&object.key, object)).collect();
+        let plans: Vec<Plan> = batches
+            .iter()
+            .zip(&touched)
+            .map(|(batch, keys)| {
+                let objects =
+                    keys.iter().filter_map(|key| objects.get(key).copied().cloned()).collect();
+                let current = Current { objects, dependents: Vec::new() };
+                plan::plan(batch, current, Uuid::new_v4)
+            })
+            .collect();
+        let mut base = 0;
+        if plans.iter().any(|plan| !plan.entries.is_empty()) {
+            let planned: Vec<_> = batches.iter().copied().zip(&plans).collect();
+            base = write(connection, &planned, &self.secrets, None).await?;
+        }
+        let mut committed = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let entries = plan.entries.len() as u64;
+            committed.push(plan.finish(base));
+            base += entries;
+        }
+        Ok(committed)
     }
 }
 
@@ -159,17 +266,7 @@ async fn read(
     if keys.is_empty() {
         return Ok(Current::default());
     }
-    let column = |f: fn(&ResourceKey) -> &str| keys.iter().map(f).collect::<Vec<_>>();
-    let rows = sqlx::query(if lock { READ_LOCKED } else { READ })
-        .bind(column(|k| k.kind.name()))
-        .bind(column(|k| &k.mesh))
-        .bind(column(|k| &k.name))
-        .fetch_all(&mut *connection)
-        .await?;
-    let objects = rows
-        .iter()
-        .filter_map(|r| row::resource(r, 0, secrets).transpose())
-        .collect::<Result<Vec<Resource>, _>>()?;
+    let objects = objects(connection, keys.iter(), secrets, lock).await?;
     let roots = if deletes { plan::deleted(batch, &objects) } else { Vec::new() };
     let dependents = if roots.is_empty() {
         Vec::new()
@@ -180,15 +277,39 @@ async fn read(
     Ok(Current { objects, dependents })
 }
 
-/// Writes the entries; returns the revision before the first.
+/// The rows of these keys.
+async fn objects<'k>(
+    connection: &mut PgConnection,
+    keys: impl Iterator<Item = &'k ResourceKey> + Clone,
+    secrets: &SecretCipher,
+    lock: bool,
+) -> Result<Vec<Resource>, StoreError> {
+    let column = |f: fn(&'k ResourceKey) -> &'k str| keys.clone().map(f).collect::<Vec<&str>>();
+    let rows = sqlx::query(if lock { READ_LOCKED } else { READ })
+        .bind(column(|k| k.kind.name()))
+        .bind(column(|k| &k.mesh))
+        .bind(column(|k| &k.name))
+        .fetch_all(connection)
+        .await?;
+    rows.iter().filter_map(|r| row::resource(r, 0, secrets).transpose()).collect()
+}
+
+/// Writes the entries of one or several batches, in this order; returns the revision before the first.
 async fn write(
     connection: &mut PgConnection,
-    batch: &Batch,
-    plan: &Plan,
+    planned: &[(&Batch, &Plan)],
     secrets: &SecretCipher,
     fence: Option<&Fence>,
 ) -> Result<u64, Failed> {
-    let entries = &plan.entries;
+    let (mut entries, mut at, mut authors, mut reasons) = (vec![], vec![], vec![], vec![]);
+    for (batch, plan) in planned {
+        entries.extend(&plan.entries);
+        at.resize(entries.len(), plan::micros(batch.at));
+        authors.resize(entries.len(), text(&batch.author));
+        reasons.resize(entries.len(), text(&batch.reason));
+    }
+    let guards: BTreeSet<Uuid> =
+        planned.iter().flat_map(|(_, plan)| plan.guards.iter().copied()).collect();
     let labels: Vec<String> = entries.iter().map(|e| row::labels_text(&e.labels)).collect();
     let mut spec: Vec<Option<Cow<'_, [u8]>>> = Vec::with_capacity(entries.len());
     for resource in entries.iter().map(|e| e.resource.as_ref()) {
@@ -221,10 +342,10 @@ async fn write(
         .bind(status)
         .bind(owner)
         .bind(created)
-        .bind(&plan.guards)
-        .bind(plan::micros(batch.at))
-        .bind(&batch.author)
-        .bind(&batch.reason)
+        .bind(at)
+        .bind(authors)
+        .bind(reasons)
+        .bind(guards.into_iter().collect::<Vec<_>>())
         .bind(fence.map(|f| &*f.name))
         .bind(fence.map(|f| row::to_i64(f.fencing)))
         .fetch_one(connection)
@@ -237,6 +358,11 @@ async fn write(
         }
         Err(error) => Err(retry_conflicts(error.into())),
     }
+}
+
+/// The text without what Postgres cannot hold.
+fn text(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "")) } else { Cow::Borrowed(text) }
 }
 
 fn op_code(op: Op) -> i16 {

@@ -1,6 +1,7 @@
 //! The store in Postgres.
 
 mod commit;
+mod group;
 mod listen;
 
 use std::{
@@ -27,6 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{commit::Committer, group::Group};
 use crate::{
     change::{Batch, Committed, Revision},
     error::StoreError,
@@ -36,8 +38,14 @@ use crate::{
 };
 
 /// The embedded migrations: number, name, text.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "resources", include_str!("../../../../migrations/postgres/0001_resources.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "resources", include_str!("../../../../migrations/postgres/0001_resources.sql")),
+    (
+        2,
+        "grouped_commits",
+        include_str!("../../../../migrations/postgres/0002_grouped_commits.sql"),
+    ),
+];
 
 /// Wake-ups are rare when nobody writes; with a working listener they are also reliable.
 const POLL_LISTENING: Duration = Duration::from_secs(10);
@@ -221,8 +229,9 @@ pub struct Postgres {
     call_timeout: Duration,
     /// Dead connections that one call may meet before it gives up.
     max_connections: u32,
-    gate: Option<Gate>,
     secrets: SecretCipher,
+    committer: Committer,
+    group: Group,
 }
 
 impl Postgres {
@@ -273,16 +282,26 @@ impl Postgres {
                 stop.clone(),
             ))
         });
+        let call_timeout = options.statement_timeout + Duration::from_secs(2);
+        let committer = Committer {
+            pool: pool.clone(),
+            wake: wake.clone(),
+            call_timeout,
+            max_connections: options.max_connections,
+            gate: hooks.gate,
+            secrets: options.secrets.clone(),
+        };
         Ok(Self {
             pool,
             wake,
             listening,
             listener: std::sync::Mutex::new(listener),
             stop,
-            call_timeout: options.statement_timeout + Duration::from_secs(2),
+            call_timeout,
             max_connections: options.max_connections,
-            gate: hooks.gate,
             secrets: options.secrets,
+            group: Group::start(committer.clone()),
+            committer,
         })
     }
 
@@ -291,8 +310,11 @@ impl Postgres {
         self.listening.load(Ordering::Relaxed)
     }
 
-    fn bump(&self, revision: Revision) {
-        bump(&self.wake, revision);
+    async fn do_commit(&self, batch: Batch, fence: Option<Fence>) -> Result<Committed, StoreError> {
+        if fence.is_none() && self.committer.gate.is_none() && Group::takes(&batch) {
+            return self.group.commit(batch).await;
+        }
+        self.committer.commit(&batch, fence.as_ref()).await
     }
 
     /// Seals all secrets that are plain, or sealed with another key, with the current key. Their

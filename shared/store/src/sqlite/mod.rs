@@ -32,8 +32,10 @@ use crate::{
 };
 
 /// The embedded migrations: number, name, text.
-pub(crate) const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "resources", include_str!("../../../../migrations/sqlite/0001_resources.sql"))];
+pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "resources", include_str!("../../../../migrations/sqlite/0001_resources.sql")),
+    (2, "grouped_commits", include_str!("../../../../migrations/sqlite/0002_grouped_commits.sql")),
+];
 
 /// Nobody else writes, so this only guards against mistakes.
 const POLL: Duration = Duration::from_secs(10);

@@ -9,14 +9,16 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use sunbear_store::{
-    BatchMode, Changes, Gate, Hooks, Postgres, PostgresOptions, RevisionSource, Store, StoreError,
-    World, WorldOptions, WorldState, testing::TestPostgres,
+    BatchMode, ChangeError, Changes, Expect, Gate, Hooks, Outcome, Postgres, PostgresOptions,
+    RevisionSource, Store, StoreError, World, WorldOptions, WorldState, testing::TestPostgres,
 };
 use tokio::sync::Semaphore;
 
-use crate::fixture::{all, batch, gateway, mesh, now, one, put, sorted, until};
+use crate::fixture::{
+    all, batch, gateway, mesh, now, one, owned, put, put_if, sorted, stored, until,
+};
 
 async fn database() -> Option<(Arc<TestPostgres>, String)> {
     let server = TestPostgres::shared().await?;
@@ -272,4 +274,79 @@ async fn how_long_a_write_takes() {
         times.sort();
         println!("{name}: median {:?}, 99th of 100 {:?}", times[150], times[297]);
     }
+}
+
+/// Callers who wait for a commit are served by one transaction, and each gets its own answer: what
+/// fails, depends on another one, or writes nothing has no effect on the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_writers_share_a_transaction() {
+    const WRITERS: usize = 40;
+    let Some((_server, url)) = database().await else { return };
+    let store = open(&url).await;
+    let owner = mesh("m");
+    let old = gateway("m", "old");
+    all(&store, [put(&owner, "x"), put(&old, "same")]).await;
+
+    let watch = PgPool::connect(&url).await.unwrap();
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    let mut hold = other.begin().await.unwrap();
+    sqlx::query("SELECT n FROM counters FOR UPDATE").execute(&mut *hold).await.unwrap();
+    let wishes = (0..WRITERS).map(|i| {
+        let change = match i {
+            10 => put_if(&old, "y", Expect::Version(99)),
+            11 => put(&gateway("m", "g9"), "again"),
+            12 => owned(&gateway("m", "orphan"), "x", &mesh("none")),
+            13 => put(&old, "same"),
+            _ => owned(&gateway("m", &format!("g{i}")), &i.to_string(), &owner),
+        };
+        let mut wish = batch(BatchMode::AllOrNothing, [change]);
+        wish.author = format!("writer {i}\0");
+        store.commit(wish)
+    });
+    let release = async {
+        until("a writer that waits", async || {
+            let waiting = "SELECT count(*) FROM pg_stat_activity \
+                WHERE wait_event_type = 'Lock' AND datname = current_database()";
+            let n: i64 = sqlx::query_scalar(waiting).fetch_one(&watch).await.unwrap();
+            (n > 0).then_some(())
+        })
+        .await;
+        hold.rollback().await.unwrap();
+    };
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(wishes), release);
+
+    let mut revisions = Vec::new();
+    for (i, answer) in answers.into_iter().enumerate() {
+        let answer = answer.unwrap();
+        revisions.extend(answer.written.iter().map(|w| (w.revision, i)));
+        match (i, answer.results.into_iter().next().unwrap()) {
+            (10, Err(ChangeError::Conflict(key))) => assert_eq!(key, old),
+            (12, Err(ChangeError::OwnerMissing { .. })) => {}
+            (13, Ok(Outcome::Unchanged(resource))) => assert_eq!(resource.key, old),
+            (11, Ok(Outcome::Updated(resource))) => {
+                assert_eq!((resource.version, resource.key.name.as_ref()), (2, "g9"));
+            }
+            (_, Ok(Outcome::Created(_))) if !(10..=13).contains(&i) => {}
+            (i, other) => panic!("writer {i}: {other:?}"),
+        }
+    }
+    revisions.sort_unstable();
+    assert_eq!(revisions.len(), WRITERS - 3);
+    for ((revision, writer), expected) in revisions.iter().zip(3..) {
+        assert_eq!(*revision, expected);
+        let author: String = sqlx::query_scalar("SELECT author FROM changes WHERE revision = $1")
+            .bind(i64::try_from(*revision).unwrap())
+            .fetch_one(&watch)
+            .await
+            .unwrap();
+        assert_eq!(author, format!("writer {writer}"));
+    }
+    let transactions: i64 =
+        sqlx::query_scalar("SELECT count(DISTINCT xmin::text) FROM changes WHERE revision > 2")
+            .fetch_one(&watch)
+            .await
+            .unwrap();
+    assert!(transactions < WRITERS as i64 / 2, "{transactions} transactions");
+    assert_eq!(stored(&store, &gateway("m", "g9")).await.unwrap().version, 2);
+    store.close().await;
 }
