@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde_json::Value;
 use sunbear_model::{
-    Kind, ResourceKey,
+    Kind, ResourceKey, label,
     rest::{self, Desired},
     validation::{self, Envelope, Mode},
 };
@@ -206,6 +206,14 @@ fn plan_put(call: &Call<'_>, snapshot: &Snapshot, wanted: &Wanted) -> Result<Pla
     let violations = validation::validate_envelope(&api.mode, &envelope);
     if !violations.is_empty() {
         return Err(Problem::invalid(PROCESS, &violations));
+    }
+    if let Mode::FederatedZone { disable_origin_label_validation: false, .. } = &api.mode
+        && current.is_some_and(|c| c.label(label::ORIGIN) == Some(label::ORIGIN_GLOBAL))
+    {
+        // As for deletions: the global cannot know that its copy here has become another object.
+        let field = format!("labels[\"{}\"]", label::ORIGIN);
+        let reason = "the origin label must be set to 'zone'";
+        return Err(Problem::invalid_field(PROCESS, field, reason));
     }
     api.access.check_kind(&call.user, kind)?;
     if kind == Kind::DATAPLANE

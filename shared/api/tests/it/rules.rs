@@ -111,6 +111,9 @@ async fn row_6_origin_on_a_federated_zone() {
     let secret = json!({"name": "k", "mesh": "default", "labels": {"kuma.io/origin": "global"}, "data": "eA=="});
     cp.seed(Kind::SECRET, &secret).await;
     cp.delete("/meshes/default/secrets/k").await.is_invalid(DELETE, &refused);
+    // Nor would anything bring back what was written over.
+    let over = json!({"type": "Secret", "mesh": "default", "name": "k", "data": "eQ=="});
+    cp.put("/meshes/default/secrets/k", &over).await.is_invalid(PROCESS, &[(ORIGIN, text)]);
     // Types that are no policies may come without the label.
     let own = json!({"type": "Secret", "mesh": "default", "name": "own", "data": "eA=="});
     assert_eq!(cp.put("/meshes/default/secrets/own", &own).await.status, 201);
