@@ -2,7 +2,7 @@
 //! `Host` apart from the address, which is what asking a gateway needs.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -30,25 +30,93 @@ impl Answer {
     }
 }
 
+/// A request to be sent on a connection of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The method.
+    pub method: String,
+    /// The `Host` header.
+    pub host: String,
+    /// The path, with a query if there is one.
+    pub path: String,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// The body; JSON, if there is one.
+    pub body: String,
+}
+
+impl Request {
+    /// A request without further headers and body.
+    pub fn new(method: &str, host: &str, path: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            host: host.to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: String::new(),
+        }
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same with a JSON body.
+    #[must_use]
+    pub fn json(mut self, body: String) -> Self {
+        self.body = body;
+        self.header("content-type", "application/json")
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let Self { method, host, path, headers, body } = self;
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() || !matches!(method.as_str(), "GET" | "HEAD" | "DELETE") {
+            text.push_str(&format!("content-length: {}\r\n", body.len()));
+        }
+        text.push_str("\r\n");
+        text.push_str(body);
+        text.into_bytes()
+    }
+}
+
 /// `GET path` at `address` with that `Host`.
 pub fn get(address: SocketAddr, host: &str, path: &str) -> Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, CONNECT)
+    send(address, &Request::new("GET", host, path))
+}
+
+/// Sends a request to `address`.
+pub fn send(address: SocketAddr, request: &Request) -> Result<Answer> {
+    exchange(&mut connect(address)?, request).with_context(|| format!("asking {address}"))
+}
+
+/// A connection that does not wait for ever.
+pub fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, CONNECT)
         .with_context(|| format!("cannot connect to {address}"))?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
     stream.set_nodelay(true)?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
+    Ok(stream)
+}
+
+/// Sends a request on a connection, which may be one with TLS, and reads the answer.
+pub fn exchange(stream: &mut (impl Read + Write), request: &Request) -> Result<Answer> {
+    stream.write_all(&request.to_bytes()).context("request not sent")?;
+    stream.flush().context("request not sent")?;
     let mut bytes = Vec::new();
     let mut buffer = [0; 8192];
     // Not until the end of the stream: Envoy lingers for a second before it closes some.
     loop {
-        let count =
-            stream.read(&mut buffer).with_context(|| format!("no answer from {address}"))?;
+        let count = stream.read(&mut buffer).context("no answer")?;
         bytes.extend_from_slice(&buffer[..count]);
-        let answer =
-            parse(&bytes, count == 0).with_context(|| format!("bad answer from {address}"))?;
-        if let Some(answer) = answer {
+        if let Some(answer) = parse(&bytes, count == 0).context("bad answer")? {
             return Ok(answer);
         }
     }
@@ -152,6 +220,16 @@ mod tests {
         let bytes = b"HTTP/1.1 200 OK\r\n\r\nabc";
         assert_eq!(parse(bytes, false).unwrap(), None);
         assert_eq!(parse(bytes, true).unwrap().unwrap().body, "abc");
+    }
+
+    #[test]
+    fn a_request_has_all_its_parts() {
+        let request = Request::new("PUT", "h", "/p?q").header("x-a", "1").json("{}".to_owned());
+        assert_eq!(
+            String::from_utf8(request.to_bytes()).unwrap(),
+            "PUT /p?q HTTP/1.1\r\nHost: h\r\nConnection: close\r\nx-a: 1\r\n\
+             content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+        );
     }
 
     #[test]

@@ -28,6 +28,8 @@ enum Task {
     Demo(Demo),
     /// Run everything that CI runs.
     Test(Test),
+    /// Play the scenarios of whole installations that parts of fail.
+    E2e(E2e),
     /// Measure: propagate, kds, idle or rest.
     Bench {
         /// Which measurement.
@@ -90,11 +92,18 @@ struct Test {
     fast: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct E2e {
+    /// Only scenarios whose name contains this.
+    filter: Option<String>,
+}
+
 fn main() -> ExitCode {
     let success = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(arguments).map(success),
         Task::Test(Test { fast }) => suite::run(fast),
+        Task::E2e(E2e { filter }) => suite::e2e(filter.as_deref()),
         Task::Bench { name, further } => bench::run(&name, &further).map(success),
         Task::Compose(arguments) => compose::run(&arguments).map(success),
         Task::Images(arguments) => images::run(&arguments).map(success),

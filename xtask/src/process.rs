@@ -2,6 +2,7 @@
 //! that is known by a mark in its environment, because parents and process groups may change.
 
 use std::{
+    env,
     fs::{self, File, OpenOptions},
     io::{Read as _, Seek as _, SeekFrom},
     os::unix::process::CommandExt as _,
@@ -94,6 +95,27 @@ impl Process {
             .collect()
     }
 
+    /// The file of its output.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// SIGSTOP, to it and all that it started: as a frozen machine, it keeps its connections and
+    /// answers nobody.
+    pub fn pause(&self) {
+        self.signal_all(Signal::SIGSTOP);
+    }
+
+    /// Ends [`Self::pause`].
+    pub fn resume(&self) {
+        self.signal_all(Signal::SIGCONT);
+    }
+
+    fn signal_all(&self, what: Signal) {
+        signal(self.id(), what);
+        self.family().iter().for_each(|(id, _)| signal(*id, what));
+    }
+
     /// SIGKILL, to it and all that it started.
     pub fn kill(&mut self) {
         signal(self.id(), Signal::SIGKILL);
@@ -144,6 +166,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A program of ours, without what the user's environment says to it or to its HTTP client.
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (variable, _) in env::vars_os() {
+        let upper = variable.to_string_lossy().to_ascii_uppercase();
+        if upper.starts_with("KUMA_") || upper.starts_with("SUNBEAR_") || upper.ends_with("_PROXY")
+        {
+            command.env_remove(variable);
+        }
+    }
+    command
 }
 
 /// SIGKILL to one process.
@@ -249,6 +284,34 @@ mod tests {
         let (process, child) = family(logs.path(), "set -m;");
         kill_one(process.id());
         gone(process.id());
+        drop(process);
+        gone(child);
+    }
+
+    /// The state letter of a process, as the kernel tells it.
+    fn state(id: u32) -> Option<char> {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    }
+
+    #[test]
+    fn pausing_stops_the_whole_family_until_it_is_resumed() {
+        let logs = tempfile::tempdir().unwrap();
+        let (process, child) = family(logs.path(), "");
+        let all = |stopped: bool| {
+            until("the states", Duration::from_secs(20), || {
+                let states = [state(process.id()), state(child)];
+                Ok(match states.iter().all(|s| (*s == Some('T')) == stopped) {
+                    true => Look::Done(()),
+                    false => Look::NotYet(format!("{states:?}")),
+                })
+            })
+            .unwrap();
+        };
+        process.pause();
+        all(true);
+        process.resume();
+        all(false);
         drop(process);
         gone(child);
     }

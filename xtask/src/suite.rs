@@ -42,6 +42,19 @@ pub(crate) fn run(fast: bool) -> Result<ExitCode> {
     Ok(steps.conclude(counts))
 }
 
+/// Plays the scenarios, with their figures on stderr.
+pub(crate) fn e2e(filter: Option<&str>) -> Result<ExitCode> {
+    let needs = Needs::find()?;
+    let mut steps = Steps::default();
+    steps.run("programs", cargo(&["build", "--workspace", "--bins"])?);
+    let filter = format!("scenarios::{}", filter.unwrap_or_default());
+    let mut tests =
+        cargo(&["test", "--package", "sunbear-e2e", "--test", "it", &filter, "--", "--nocapture"])?;
+    needs.tell(&mut tests)?;
+    let counts = steps.run_tests("scenarios", tests);
+    Ok(steps.conclude(counts))
+}
+
 /// The command that generates code, or compares it.
 pub(crate) fn codegen_command(check: bool) -> Result<Command> {
     let mut command = cargo(&["run", "--quiet", "--package", "xtask", "--features", "codegen"])?;

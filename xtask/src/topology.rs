@@ -501,19 +501,9 @@ impl Topology {
         all
     }
 
-    /// A program of ours, without what the user's environment says to it or to its HTTP client.
+    /// A program of ours.
     fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(self.program_path(name));
-        for (variable, _) in env::vars_os() {
-            let upper = variable.to_string_lossy().to_ascii_uppercase();
-            if upper.starts_with("KUMA_")
-                || upper.starts_with("SUNBEAR_")
-                || upper.ends_with("_PROXY")
-            {
-                command.env_remove(variable);
-            }
-        }
-        command
+        process::command(&self.program_path(name))
     }
 
     fn folder_of(&self, zone: usize) -> PathBuf {

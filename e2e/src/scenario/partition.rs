@@ -1,0 +1,107 @@
+//! A zone that is cut off from the global.
+
+use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+use crate::{
+    backend::{Backend, Cut},
+    lab::{BASE, Lab, PATIENCE},
+    party::Party,
+    resource,
+};
+
+const CHANGES: usize = 50;
+
+fn changes(of: &str) -> Vec<String> {
+    let names = (1..=CHANGES).map(|n| format!("{of}-{n}"));
+    [BASE.to_owned()].into_iter().chain(names).collect()
+}
+
+/// A zone that was cut off during 50 changes, by a black hole, catches up to the last one after it
+/// is back, with no answer but old or new meanwhile.
+///
+/// Guard: `shared/kds/src/client.rs`, `keep`: streams are opened again and again.
+pub fn catches_up_after_a_black_hole<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
+    catches_up(lab, Cut::BlackHole, "hole")
+}
+
+/// The same where connections are reset and refused.
+///
+/// Guard: the same.
+pub fn catches_up_after_resets<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
+    catches_up(lab, Cut::Reset, "reset")
+}
+
+fn catches_up<B: Backend>(lab: &mut Lab<B>, how: Cut, name: &str) -> Result<()> {
+    let zones = lab.backend.zones();
+    let changes = changes(name);
+    let traffic = lab.traffic(&zones, &changes)?;
+    lab.partition(&Party::zone("east"), &Party::Balancer, how)?;
+    for change in &changes[1..] {
+        lab.apply(&resource::route(change))?;
+    }
+    let last = &changes[CHANGES];
+    lab.await_change_of("west", last)?;
+    // East has not moved, and serves.
+    lab.await_change_of("east", BASE)?;
+    traffic.await_answers(20, PATIENCE)?;
+    traffic.check()?;
+    let start = Instant::now();
+    lab.heal()?;
+    lab.await_change(last)?;
+    lab.figure(&format!("east caught up with {CHANGES} changes ({how:?})"), start.elapsed());
+    lab.await_sync()?;
+    traffic.await_answers(20, PATIENCE)?;
+    traffic.finish().map(drop)
+}
+
+/// A partition of which only one side knows: nothing arrives at the zone, or nothing from it.
+/// Neither disturbs requests, and the zone is in sync after it.
+///
+/// Guard: `shared/kds/src/client.rs`, `heartbeat`, and the keep-alive of `dial.rs`.
+pub fn one_way<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
+    let (zone, global) = (Party::zone("west"), Party::Balancer);
+    let traffic =
+        lab.traffic(&lab.backend.zones(), &[BASE.to_owned(), "one".to_owned(), "two".to_owned()])?;
+    lab.partition_one_way(&global, &zone, Cut::BlackHole)?;
+    lab.apply(&resource::route("one"))?;
+    lab.await_change_of("east", "one")?;
+    lab.await_change_of("west", BASE)?;
+    lab.heal()?;
+    lab.await_change("one")?;
+    lab.partition_one_way(&zone, &global, Cut::BlackHole)?;
+    lab.apply(&resource::route("two"))?;
+    lab.await_change_of("east", "two")?;
+    lab.heal()?;
+    lab.await_change("two")?;
+    lab.await_sync()?;
+    traffic.finish().map(drop)
+}
+
+/// 250 ms each way and a tenth of everything lost between a zone and the global: changes arrive,
+/// the connection holds.
+///
+/// Guard: none of its own; it would show timeouts that are too short for a bad network.
+pub fn a_bad_network<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
+    let (zone, global) = (Party::zone("east"), Party::Balancer);
+    let changes: Vec<_> = [BASE, "slow-1", "slow-2", "slow-3"].map(str::to_owned).to_vec();
+    let traffic = lab.traffic(&lab.backend.zones(), &changes)?;
+    lab.delay(&zone, &global, Duration::from_millis(250))?;
+    lab.loss(&zone, &global, 0.1)?;
+    let before = ended_streams(lab);
+    for change in &changes[1..] {
+        let start = Instant::now();
+        lab.apply(&resource::route(change))?;
+        lab.await_change(change)?;
+        lab.figure("a change over a bad network", start.elapsed());
+    }
+    let after = ended_streams(lab);
+    ensure!(before == after, "streams ended: {before} before, {after} after");
+    lab.heal()?;
+    lab.await_sync()?;
+    traffic.finish().map(drop)
+}
+
+fn ended_streams<B: Backend>(lab: &Lab<B>) -> usize {
+    lab.backend.log(&Party::zone("east")).matches("stream to the global ended").count()
+}
