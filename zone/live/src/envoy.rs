@@ -110,6 +110,7 @@ impl Envoy {
             .arg("--config-path")
             .arg(path)
             .args(["--disable-hot-restart", "--log-level", "warn", "--drain-time-s", "1"])
+            .args(["--file-flush-interval-msec", "50"])
             .args(["--concurrency", &options.concurrency.to_string()])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -52,6 +52,6 @@ pub use port::Port;
 pub use scene::{Scene, expand, yaml};
 pub use sidecar::{Sidecar, SidecarOptions};
 pub use stream::{Stream, dial};
-pub use suite::{Case, run};
+pub use suite::{Case, run, run_with};
 pub use wait::{PATIENCE, eventually, eventually_async, within};
 pub use zone::Zone;

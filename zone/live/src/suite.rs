@@ -4,7 +4,7 @@ use std::{fmt, panic::AssertUnwindSafe, time::Instant};
 
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 
-use crate::gateway::Gateway;
+use crate::{envoy::EnvoyOptions, gateway::Gateway};
 
 /// A feature, and what shows that it works.
 pub struct Case {
@@ -30,12 +30,17 @@ macro_rules! cases {
 
 /// Runs the cases one after the other, all of them even if one fails.
 pub async fn run(cases: &[Case]) {
+    run_with(Gateway::options(), cases).await;
+}
+
+/// The same with another Envoy.
+pub async fn run_with(options: EnvoyOptions, cases: &[Case]) {
     let only = std::env::var("SUNBEAR_LIVE").unwrap_or_default();
     let chosen: Vec<&Case> = cases.iter().filter(|case| case.feature.contains(&only)).collect();
     if chosen.is_empty() {
         return;
     }
-    let Some(gateway) = Gateway::start().await else { return };
+    let Some(gateway) = Gateway::with(options).await else { return };
     run_on(&gateway, &chosen).await;
 }
 

@@ -1,6 +1,8 @@
 //! One broken part costs itself alone (D-4).
 
-use sunbear_gateway_live::{Call, Case, Connection, Gateway, Pair, cases, dial, eventually};
+use sunbear_gateway_live::{
+    Call, Case, Connection, EnvoyOptions, Gateway, Pair, cases, dial, eventually,
+};
 use sunbear_xds::ResourceType;
 
 use crate::routes::answers;
@@ -19,6 +21,13 @@ const CASES: &[Case] = cases! {
 #[tokio::test(flavor = "multi_thread")]
 async fn failures() {
     sunbear_gateway_live::run(CASES).await;
+}
+
+/// The same in the variant in which each answer holds all resources.
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_state_of_the_world() {
+    let options = EnvoyOptions { features: Vec::new(), ..Gateway::options() };
+    sunbear_gateway_live::run_with(options, CASES).await;
 }
 
 pub(crate) fn features() -> impl Iterator<Item = &'static str> {

@@ -111,6 +111,86 @@ pub(crate) const FEATURES: &[(&str, &str)] = &[
     ("mtls/permission", "G 22.9, P 6.3"),
     ("mtls/other-zone", "G 17.2, 17.3, 19"),
     ("mtls/egress", "G 16, 18.1"),
+    // Instances, and services outside.
+    ("cluster/round-robin", "G 15.2"),
+    ("cluster/subset", "G 15.1, 17.1"),
+    ("cluster/http2", "G 15.3"),
+    ("cluster/instances-change", "G 17.1"),
+    ("cluster/instance-not-ready", "G 17.2"),
+    ("cluster/locality", "G 17.3"),
+    ("cluster/load-balancers", "G 15.2, 25"),
+    ("external/http", "G 18.2"),
+    ("external/host-name", "G 10.3, 18.2"),
+    ("external/https", "G 18.2"),
+    ("external/https-refused", "G 18.2"),
+    ("external/https-unverified", "G 18.2"),
+    ("external/client-certificate", "G 18.2"),
+    ("external/several", "G 18.2"),
+    ("external/permission", "G 18.1"),
+    ("external/tcp", "G 18.2"),
+    // Policies between sources and destinations.
+    ("rate-limit/default-answer", "G 22.7"),
+    ("rate-limit/own-answer", "G 22.7"),
+    ("rate-limit/per-route", "G 22.7"),
+    ("fault/abort", "G 22.8, D-15"),
+    ("fault/delay", "G 22.8, D-15"),
+    ("fault/bandwidth", "G 22.8, D-15"),
+    ("fault/listeners", "G 22.8, D-15"),
+    ("retry/count", "G 22.5"),
+    ("retry/statuses", "G 22.5"),
+    ("retry/methods", "G 22.5"),
+    ("retry/try-timeout", "G 22.5"),
+    ("retry/connect-failure", "G 22.5"),
+    ("timeout/request", "G 22.6"),
+    ("timeout/idle", "G 22.6"),
+    ("timeout/stream", "G 22.6"),
+    ("circuit-breaker/connections", "G 22.3"),
+    ("circuit-breaker/requests", "G 22.3"),
+    ("outlier/total-errors", "G 22.3"),
+    ("outlier/gateway-errors", "G 22.3"),
+    ("outlier/local-errors", "G 22.3"),
+    ("outlier/failure", "G 22.3"),
+    ("outlier/standard-deviation", "G 22.3"),
+    ("health/http", "G 22.4"),
+    ("health/tcp", "G 22.4"),
+    ("health/panic", "G 22.4"),
+    ("choice/most-specific", "G 22.2"),
+    ("choice/several-destinations", "G 22.2, P 2.8"),
+    ("choice/listener-tags", "G 22.2, P 2.6"),
+    ("none/traffic-route", "P 5"),
+    ("none/virtual-outbound", "P 5"),
+    // Newer policies.
+    ("mesh-timeout/request", "G 23.2"),
+    ("mesh-timeout/stream", "G 23.2"),
+    ("mesh-timeout/headers", "G 23.2"),
+    ("mesh-timeout/idle", "G 23.2"),
+    ("mesh-timeout/tcp", "G 23.2"),
+    ("mesh-timeout/over-timeout", "G 23.2"),
+    ("mesh-retry/http", "G 23.3"),
+    ("mesh-retry/tcp", "G 23.3"),
+    ("mesh-retry/over-retry", "G 23.3"),
+    ("mesh-circuit-breaker/limits", "G 23.4"),
+    ("mesh-circuit-breaker/outliers", "G 23.4"),
+    ("mesh-circuit-breaker/over-circuit-breaker", "G 23.4"),
+    ("mesh-policies/one-listener", "G 23.1"),
+    ("mesh-policies/defaults", "G 23, P 9.3"),
+    // Logs and traces.
+    ("log/file", "G 24.1"),
+    ("log/own-format", "G 24.1"),
+    ("log/tcp-listener", "G 24.1"),
+    ("log/to-tcp", "G 24.1"),
+    ("log/choice", "G 24.1"),
+    ("trace/zipkin", "G 24.2"),
+    ("trace/datadog", "G 24.2"),
+    ("trace/sampling", "G 24.2"),
+    // Templates.
+    ("template/http-filter", "G 25"),
+    ("template/network-filter", "G 25"),
+    ("template/virtual-host", "G 25"),
+    ("template/listener", "G 25"),
+    ("template/cluster", "G 25"),
+    ("template/raw-resource", "G 25"),
+    ("template/without-gateway", "G 25"),
     // Other meshes.
     ("cross-mesh/certificates", "G 20.1"),
     ("cross-mesh/hosts", "G 20.2"),
@@ -131,6 +211,11 @@ fn every_feature_has_a_case() {
         .chain(crate::failures::features())
         .chain(crate::cross_mesh::features())
         .chain(crate::mtls::features())
+        .chain(crate::clusters::features())
+        .chain(crate::policies::features())
+        .chain(crate::mesh_policies::features())
+        .chain(crate::observe::features())
+        .chain(crate::templates::features())
         .collect();
     assert_eq!(listed, tested);
 }

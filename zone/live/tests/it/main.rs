@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod clusters;
 mod cross_mesh;
 mod failures;
 mod features;
 mod filters;
 mod listeners;
+mod mesh_policies;
 mod mtls;
+mod observe;
+mod policies;
 mod routes;
 mod tcp;
+mod templates;
 mod tls;
