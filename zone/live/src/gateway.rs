@@ -6,6 +6,7 @@ use std::{
         Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -74,7 +75,11 @@ impl Gateway {
     /// Starts everything; none if there is no Envoy here.
     pub async fn with(options: EnvoyOptions) -> Option<Self> {
         let program = Envoy::find()?;
-        let zone = Zone::start(|_| {}).await;
+        let zone = Zone::start(|config| {
+            // Cases that provoke refusals would wait for this.
+            config.nack_backoff = Duration::from_millis(200);
+        })
+        .await;
         let mesh = crate::scene::read(&json!({"type": "Mesh", "name": MESH}));
         zone.commit(vec![Change::put(mesh.0, mesh.1, mesh.2)]).await;
         let envoy = Envoy::start(&program, &zone, &options).await;

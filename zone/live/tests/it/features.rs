@@ -162,6 +162,7 @@ pub(crate) const FEATURES: &[(&str, &str)] = &[
     // Newer policies.
     ("mesh-timeout/request", "G 23.2"),
     ("mesh-timeout/stream", "G 23.2"),
+    ("mesh-timeout/connections", "G 23.2"),
     ("mesh-timeout/headers", "G 23.2"),
     ("mesh-timeout/idle", "G 23.2"),
     ("mesh-timeout/tcp", "G 23.2"),

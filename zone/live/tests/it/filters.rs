@@ -273,8 +273,14 @@ async fn rewrite_full(gateway: &Gateway) {
 
 /// A prefix beside an exact path in one rule: each is replaced in its own way.
 async fn rewrite_exact(gateway: &Gateway) {
-    let port =
-        rewriting(gateway, "{exact: /one}, {prefix: /foo}", "{replacePrefixMatch: /bar}").await;
+    let port = rewriting(
+        gateway,
+        "{exact: /one}, {prefix: /foo}, {regex: '/r.*'}",
+        "{replacePrefixMatch: /bar}",
+    )
+    .await;
+    // On a regular expression all of the path is replaced.
+    assert_eq!(path(port, "/rx/y?q=1").await, "/bar?q=1");
     assert_eq!(path(port, "/one").await, "/bar");
     assert_eq!(path(port, "/foo/x").await, "/bar/x");
     assert_eq!(path(port, "/foo").await, "/bar");

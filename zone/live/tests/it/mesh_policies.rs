@@ -2,13 +2,14 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
-use sunbear_gateway_live::{Backend, Call, Case, Connection, Gateway, cases, dial};
+use sunbear_gateway_live::{Backend, Call, Case, Connection, Gateway, cases, dial, eventually};
 
 use crate::clusters::{dead, only};
 
 const CASES: &[Case] = cases! {
     "mesh-timeout/request" => request,
     "mesh-timeout/stream" => stream,
+    "mesh-timeout/connections" => connections,
     "mesh-timeout/headers" => headers,
     "mesh-timeout/idle" => idle,
     "mesh-timeout/tcp" => tcp,
@@ -68,7 +69,7 @@ fn slow(port: u16) -> Call {
 async fn request(gateway: &Gateway) {
     let port = with(gateway, &[&to("MeshTimeout", "{http: {requestTimeout: 200ms}}")]).await;
     assert_eq!(slow(port).send().await.status, 504);
-    assert_eq!(Call::get(port, "/").send().await.status, 200);
+    Call::get(port, "/").until("it is fast enough", |answer| answer.status == 200).await;
 }
 
 async fn stream(gateway: &Gateway) {
@@ -77,6 +78,21 @@ async fn stream(gateway: &Gateway) {
     assert_eq!(slow(port).send().await.status, 504);
     let port = with(gateway, &[&to("MeshTimeout", "{http: {streamIdleTimeout: 200ms}}")]).await;
     assert_eq!(slow(port).send().await.status, 504);
+}
+
+/// Connections to the service end when they are idle, or old.
+async fn connections(gateway: &Gateway) {
+    for conf in ["{idleTimeout: 300ms}", "{http: {maxConnectionDuration: 300ms}}"] {
+        let x = Backend::http("x").await;
+        let mut scene = gateway.scene();
+        scene.put(x.dataplane());
+        let port = scene.http("[{matches: [{prefix: /}], to: x}]");
+        scene.add(&to("MeshTimeout", conf));
+        scene.apply().await;
+        assert_eq!(Call::get(port, "/").send().await.from(), "x");
+        assert_eq!(x.connections(), 1);
+        eventually("the connection ends", || (x.open_connections() == 0).then_some(())).await;
+    }
 }
 
 /// Headers that do not end.
@@ -181,7 +197,7 @@ async fn over_retry(gateway: &Gateway) {
 }
 
 async fn overflows(port: u16) -> bool {
-    let call = Call::get(port, "/").header("x-delay-ms", "500");
+    let call = Call::get(port, "/").header("x-delay-ms", "1000");
     let answers = join_all((0..6).map(|_| call.send())).await;
     answers.iter().any(|answer| answer.header("x-envoy-overloaded") == "true")
 }

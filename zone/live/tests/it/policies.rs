@@ -240,7 +240,7 @@ async fn retry_methods(gateway: &Gateway) {
 
 async fn retry_try_timeout(gateway: &Gateway) {
     let policy = format!(
-        "{{type: Retry, conf: {{http: {{numRetries: 2, perTryTimeout: 0.1s, \
+        "{{type: Retry, conf: {{http: {{numRetries: 2, perTryTimeout: 0.4s, \
          retryOn: [all_5xx], {QUICKLY}}}}}}}"
     );
     let port = with(gateway, &[&policy]).await;
@@ -276,7 +276,7 @@ async fn timeout_request(gateway: &Gateway) {
     .await;
     assert_eq!(slow(port, "/a").send().await.status, 504);
     assert_eq!(slow(port, "/b").send().await.status, 200);
-    assert_eq!(statuses(port, "/a", 1).await, [200]);
+    Call::get(port, "/a").until("it is fast enough", |answer| answer.status == 200).await;
 }
 
 /// Connections to the service that nobody uses are closed.
@@ -314,10 +314,10 @@ async fn breaker_connections(gateway: &Gateway) {
             conf: {thresholds: {maxConnections: 1, maxPendingRequests: 1}}}"],
     )
     .await;
-    let slow = |path: &str| Call::get(port, path).header("x-delay-ms", "500");
+    let slow = |path: &str| Call::get(port, path).header("x-delay-ms", "1000");
     let answers = at_once(&slow("/a"), 6).await;
     let (good, bad): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
-    assert!((1..=2).contains(&good.len()), "{answers:?}");
+    assert!(!good.is_empty() && !bad.is_empty(), "{answers:?}");
     for answer in bad {
         assert_eq!((answer.status, answer.header("x-envoy-overloaded")), (503, "true"));
     }
@@ -335,9 +335,9 @@ async fn breaker_requests(gateway: &Gateway) {
     scene.add("{type: CircuitBreaker, conf: {thresholds: {maxRequests: 2}}}");
     scene.apply().await;
     assert_eq!(Call::get(port, "/").send().await.status, 200);
-    let answers = at_once(&Call::get(port, "/").header("x-delay-ms", "500"), 6).await;
+    let answers = at_once(&Call::get(port, "/").header("x-delay-ms", "1000"), 6).await;
     let good = answers.iter().filter(|answer| answer.status == 200).count();
-    assert_eq!(good, 2, "{answers:?}");
+    assert!((2..6).contains(&good), "{answers:?}");
 }
 
 /// A service `x` of `a`, `b` and a third instance that always answers with this status.
@@ -360,6 +360,9 @@ async fn with_bad_instance<'g>(
 }
 
 const EJECT: &str = "interval: 0.1s, baseEjectionTime: 600s, maxEjectionPercent: 100";
+
+/// Detectors that look back need some requests in each interval.
+const SLOWLY: &str = "interval: 0.7s, baseEjectionTime: 600s, maxEjectionPercent: 100";
 
 async fn outlier_total(gateway: &Gateway) {
     let conf = format!("{{{EJECT}, detectors: {{totalErrors: {{consecutive: 2}}}}}}");
@@ -398,7 +401,7 @@ async fn outlier_local(gateway: &Gateway) {
 
 async fn outlier_failure(gateway: &Gateway) {
     let conf = format!(
-        "{{{EJECT}, detectors: {{failure: {{requestVolume: 5, minimumHosts: 3, threshold: 50}}}}}}"
+        "{{{SLOWLY}, detectors: {{failure: {{requestVolume: 3, minimumHosts: 3, threshold: 50}}}}}}"
     );
     let (_scene, port, _bad) = with_bad_instance(gateway, 500, &conf).await;
     assert!(statuses(port, "/", 3).await.contains(&500));
@@ -407,8 +410,8 @@ async fn outlier_failure(gateway: &Gateway) {
 
 async fn outlier_deviation(gateway: &Gateway) {
     let conf = format!(
-        "{{{EJECT}, detectors: \
-         {{standardDeviation: {{requestVolume: 5, minimumHosts: 3, factor: 0.5}}}}}}"
+        "{{{SLOWLY}, detectors: \
+         {{standardDeviation: {{requestVolume: 3, minimumHosts: 3, factor: 0.5}}}}}}"
     );
     let (_scene, port, _bad) = with_bad_instance(gateway, 500, &conf).await;
     assert!(statuses(port, "/", 3).await.contains(&500));
