@@ -16,6 +16,7 @@ use crate::{
     failure::Failure,
     kinds,
     output::{self, Output, printable},
+    pairs,
     source::{self, Source},
 };
 
@@ -39,13 +40,13 @@ impl std::fmt::Display for Item {
     }
 }
 
-/// Runs the command.
+/// Runs the command. Without a client, what would be applied is printed.
 pub(crate) async fn run(
-    client: &Client,
+    client: Option<&Client>,
     arguments: &Apply,
     output: &mut Output<'_>,
 ) -> Result<(), Failure> {
-    let variables = arguments.variables.iter().cloned().collect();
+    let variables = pairs::all(&arguments.variables).collect();
     let sources = source::read(&arguments.files, arguments.recursive).await?;
     let (items, errors) = prepare(&sources, &variables, output)?;
     for error in &errors {
@@ -56,11 +57,13 @@ pub(crate) async fn run(
     }
     let mut failed = !errors.is_empty();
     for (i, item) in items.iter().enumerate() {
-        if arguments.dry_run {
-            let separator = if i > 0 { "---\n" } else { "" };
-            write!(output.out, "{separator}{}", output::yaml(&item.body)?)?;
-        } else if !put(client, item, output).await? {
-            failed = true;
+        match client {
+            Some(client) => failed |= !put(client, item, output).await?,
+            None => {
+                let separator = if i > 0 { "---\n" } else { "" };
+                let text = output::resource_yaml(item.kind, &item.body)?;
+                write!(output.out, "{separator}{text}")?;
+            }
         }
     }
     if failed { Err(Failure::Reported) } else { Ok(()) }

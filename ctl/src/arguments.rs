@@ -1,12 +1,28 @@
 //! The command line.
 
-use std::path::PathBuf;
+mod connection;
+mod generate;
+mod inspect;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use connection::{Connection, SecretPairs, Token};
+pub(crate) use generate::{
+    DataplaneToken, Generate, Issue, KeyFormat, KeyType, PublicKey, Purpose, SigningKey,
+    TlsCertificate, UserToken, ZoneToken,
+};
+pub(crate) use inspect::{
+    Dataplane, Dataplanes, Inspect, Known, Part, Policy, What, ZoneProxy, ZoneProxyPart,
+};
+
+use crate::{
+    kinds::KindWord,
+    pairs::{self, Pairs},
+};
+
 /// Command line of Sunbear's control planes.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXIT_CODES)]
+#[command(name = "sunbearctl", version, about, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) connection: Connection,
@@ -18,65 +34,8 @@ const EXIT_CODES: &str = "Exit codes:
   0  done
   1  refused by the control plane, or failed
   2  wrong usage
-  3  the control plane cannot be reached";
-
-/// How to reach the control plane.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Control plane")]
-pub(crate) struct Connection {
-    /// Address of the control plane's API
-    #[arg(
-        long,
-        global = true,
-        env = "SUNBEAR_ADDRESS",
-        default_value = "http://localhost:5681",
-        value_name = "URL"
-    )]
-    pub(crate) address: String,
-    /// User token
-    #[arg(
-        long,
-        global = true,
-        env = "SUNBEAR_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
-    pub(crate) token: Option<Token>,
-    /// File with the user token; is taken if no token is given
-    #[arg(long, global = true, env = "SUNBEAR_TOKEN_FILE", value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-    /// PEM file with the certificate authorities to trust instead of the system's
-    #[arg(long, global = true, env = "SUNBEAR_CA_CERT_FILE", value_name = "FILE")]
-    pub(crate) ca_cert_file: Option<PathBuf>,
-    /// Do not verify the control plane's certificate
-    #[arg(long, global = true, conflicts_with = "ca_cert_file")]
-    pub(crate) skip_verify: bool,
-    /// How long to wait for an answer, in seconds
-    #[arg(
-        long,
-        global = true,
-        default_value_t = 60,
-        value_parser = clap::value_parser!(u64).range(1..),
-        value_name = "SECONDS"
-    )]
-    pub(crate) timeout: u64,
-}
-
-/// A token; never printed.
-#[derive(Clone)]
-pub(crate) struct Token(pub(crate) String);
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(..)")
-    }
-}
-
-impl From<String> for Token {
-    fn from(token: String) -> Self {
-        Self(token)
-    }
-}
+  3  the control plane cannot be reached
+  4  what the command is about does not exist";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -86,14 +45,33 @@ pub(crate) enum Command {
     Get(Get),
     /// Delete a resource
     Delete(Delete),
-    /// Generate tokens
+    /// Show the state of meshes, zones and proxies, and what acts on them
+    Inspect(Inspect),
+    /// Generate tokens, keys and certificates
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Generate {
         #[command(subcommand)]
         what: Generate,
     },
+    /// Print all resources, to be applied elsewhere
+    Export(Export),
+    /// Manage the file of known control planes, which is that of kumactl
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Config {
+        #[command(subcommand)]
+        what: Config,
+    },
+    /// Print a script that completes commands in a shell
+    Completion {
+        /// Shell
+        shell: CompletionShell,
+    },
     /// Show the versions of this program and of the control plane
-    Version,
+    Version {
+        /// Show all that the control plane says about itself
+        #[arg(short = 'a', long)]
+        detailed: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -106,8 +84,8 @@ pub(crate) struct Apply {
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
     /// Value for `{{ key }}` in the files; may be given several times
-    #[arg(short = 'v', long = "var", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub(crate) variables: Vec<(String, String)>,
+    #[arg(short = 'v', long = "var", value_name = "KEY=VALUE", value_parser = pairs::parse)]
+    pub(crate) variables: Vec<Pairs>,
     /// Print what would be applied, and apply nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -116,7 +94,7 @@ pub(crate) struct Apply {
 #[derive(Debug, Args)]
 pub(crate) struct Get {
     /// Type, such as `meshgateway`, `meshgateways` or `MeshGateway`
-    #[arg(value_name = "TYPE")]
+    #[arg(value_name = "TYPE", hide_possible_values = true, value_parser = KindWord)]
     pub(crate) kind: String,
     /// Name; all of the type without it
     pub(crate) name: Option<String>,
@@ -126,7 +104,7 @@ pub(crate) struct Get {
     /// List over all meshes
     #[arg(short = 'A', long, conflicts_with_all = ["mesh", "name"])]
     pub(crate) all_meshes: bool,
-    /// Format of the output; a list in YAML is a file with many documents
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
     /// Show one page of this many items; all items without it
@@ -147,7 +125,7 @@ pub(crate) enum Format {
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
     /// Type, such as `meshgateway`, `meshgateways` or `MeshGateway`
-    #[arg(value_name = "TYPE")]
+    #[arg(value_name = "TYPE", hide_possible_values = true, value_parser = KindWord)]
     pub(crate) kind: String,
     /// Name
     pub(crate) name: String,
@@ -156,39 +134,90 @@ pub(crate) struct Delete {
     pub(crate) mesh: String,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Generate {
-    /// Generate a token that proves the identity of a proxy
-    DataplaneToken(DataplaneToken),
-}
-
 #[derive(Debug, Args)]
-pub(crate) struct DataplaneToken {
-    /// Name of the Dataplane; any without it
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Mesh
-    #[arg(short, long, default_value = "default")]
-    pub(crate) mesh: String,
-    /// Values that a tag may have, separated by commas; may be given several times
-    #[arg(long = "tag", value_name = "TAG=VALUES", value_parser = key_value)]
-    pub(crate) tags: Vec<(String, String)>,
-    /// Type of the proxy
-    #[arg(long, value_parser = ["dataplane", "ingress", "egress"])]
-    pub(crate) proxy_type: Option<String>,
-    /// Workload that the Dataplane must belong to
-    #[arg(long)]
-    pub(crate) workload: Option<String>,
-    /// How long the token is valid, such as `24h`
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) valid_for: String,
+pub(crate) struct Export {
+    /// What to export
+    #[arg(short, long, value_enum, default_value_t = Profile::Federation)]
+    pub(crate) profile: Profile,
+    /// Form of the resources
+    #[arg(short, long, value_enum, default_value_t = ExportFormat::Universal)]
+    pub(crate) format: ExportFormat,
+    /// Namespace of the control plane on Kubernetes
+    #[arg(short = 'n', long, default_value = "kuma-system")]
+    pub(crate) system_namespace: String,
+    /// With Secrets and GlobalSecrets; the federation profiles have them anyway
+    #[arg(short = 'a', long)]
+    pub(crate) include_admin: bool,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        Some(_) | None => Err("expected KEY=VALUE".to_owned()),
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// What a zone brings along when it joins a global, without policies that the global can be
+    /// given later
+    Federation,
+    /// What a zone brings along when it joins a global
+    FederationWithPolicies,
+    /// All that can be applied
+    All,
+    /// All that can be applied, without Dataplanes
+    NoDataplanes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// As control planes outside of Kubernetes take it
+    Universal,
+    /// As Kubernetes takes it
+    Kubernetes,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print the file
+    View,
+    /// Manage known control planes
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    ControlPlanes {
+        #[command(subcommand)]
+        what: ControlPlanes,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ControlPlanes {
+    /// Add a control plane, given by the options below, and use it from now on
+    Add {
+        /// Name to know it by
+        #[arg(long)]
+        name: String,
+        /// Replace the one of the same name
+        #[arg(long)]
+        overwrite: bool,
+        /// Do not ask it whether it is one
+        #[arg(long)]
+        skip_check: bool,
+    },
+    /// List known control planes
+    List,
+    /// Forget a control plane
+    Remove {
+        /// Its name
+        #[arg(long)]
+        name: String,
+    },
+    /// Use another control plane from now on
+    Switch {
+        /// Its name
+        #[arg(long)]
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompletionShell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[cfg(test)]
@@ -213,7 +242,7 @@ mod tests {
             "-o",
             "json",
         ]);
-        assert_eq!(arguments.connection.address, "http://x:1");
+        assert_eq!(arguments.connection.address.as_deref(), Some("http://x:1"));
         assert!(matches!(arguments.command, Command::Get(Get { output: Format::Json, .. })));
     }
 
@@ -228,15 +257,51 @@ mod tests {
             "sunbearctl delete mesh",
             "sunbearctl generate dataplane-token",
             "sunbearctl generate dataplane-token --valid-for 1h --proxy-type x",
+            "sunbearctl generate dataplane-token --valid-for 1d",
+            "sunbearctl generate user-token --valid-for 1h",
+            "sunbearctl generate user-token --name a --valid-for 1h --kid 1",
+            "sunbearctl generate user-token --name a --valid-for 1h --signing-key-path k",
+            "sunbearctl generate zone-token --zone a --valid-for 1h --scope x",
+            "sunbearctl generate tls-certificate --type server",
+            "sunbearctl generate tls-certificate --type x --hostname a",
+            "sunbearctl inspect",
+            "sunbearctl inspect dataplane",
+            "sunbearctl inspect dataplane a --type x",
+            "sunbearctl inspect zoneingress a --type policies",
+            "sunbearctl inspect secret a",
+            "sunbearctl inspect meshtimeout",
+            "sunbearctl export --profile x",
+            "sunbearctl config",
+            "sunbearctl config control-planes add",
+            "sunbearctl completion",
             "sunbearctl version --skip-verify --ca-cert-file x",
+            "sunbearctl version --auth-type x",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }
 
     #[test]
-    fn tokens_are_not_shown() {
-        let arguments = Arguments::parse_from(["sunbearctl", "--token", "secret", "version"]);
+    fn secrets_are_not_shown() {
+        let line = "sunbearctl --token secret --headers a=secret --auth-conf token=secret version";
+        let arguments = Arguments::parse_from(line.split(' '));
         assert!(!format!("{arguments:?}").contains("secret"));
+    }
+
+    #[test]
+    fn policies_are_inspected_by_their_types() {
+        for (line, name) in [
+            ("sunbearctl inspect meshtimeout a", "MeshTimeout"),
+            ("sunbearctl inspect traffic-route a -m m", "TrafficRoute"),
+            ("sunbearctl inspect healthcheck a -o json", "HealthCheck"),
+            ("sunbearctl inspect health-check a", "HealthCheck"),
+        ] {
+            let arguments = Arguments::parse_from(line.split(' '));
+            let Command::Inspect(Inspect { what: What::Policy(kind, _), .. }) = arguments.command
+            else {
+                panic!("{line}");
+            };
+            assert_eq!(kind.name(), name);
+        }
     }
 }

@@ -1,17 +1,22 @@
 //! The control plane's API over HTTP.
 
-use std::{error::Error as _, fs, net::IpAddr, time::Duration};
+use std::{error::Error as _, fs, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use reqwest::{
-    Method, StatusCode, Url,
-    header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue},
+    Identity, Method, StatusCode, Url,
+    header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
     redirect,
 };
+use rustls::sign::SingleCertAndKey;
 use serde_json::Value;
 use sunbear_model::Kind;
+use sunbear_security::{
+    certificate,
+    trust::{self, ServerTrust},
+};
 
-use crate::{arguments::Connection, failure::Failure, output::printable, trust};
+use crate::{failure::Failure, output::printable, target::Target};
 
 /// How long the control plane has to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,10 +37,11 @@ pub(crate) struct Reply {
 impl Reply {
     /// The answer if all went well, else what the control plane says.
     pub(crate) fn success(self) -> Result<Self, Failure> {
-        if self.status.is_success() {
-            Ok(self)
-        } else {
-            Err(Failure::Refused(Problem::of(&self).to_string()))
+        let problem = || Problem::of(&self).to_string();
+        match self.status {
+            status if status.is_success() => Ok(self),
+            StatusCode::NOT_FOUND => Err(Failure::NotFound(problem())),
+            _ => Err(Failure::Refused(problem())),
         }
     }
 
@@ -96,38 +102,42 @@ impl std::fmt::Display for Problem {
 
 impl Client {
     /// A client; nothing is connected yet.
-    pub(crate) fn new(connection: &Connection) -> Result<Self, Failure> {
-        let address = Url::parse(&connection.address)
+    pub(crate) fn new(target: &Target) -> Result<Self, Failure> {
+        let address = Url::parse(&target.url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| {
-                Failure::Usage(format!(
-                    "--address: {:?} is not an http or https URL",
-                    connection.address
-                ))
+                Failure::Usage(format!("--address: {:?} is not an http or https URL", target.url))
             })?;
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(token) = token(connection)? {
-            let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-                .map_err(|_| Failure::Usage("the token is malformed".to_owned()))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        let mut builder = builder(Duration::from_secs(connection.timeout))
-            .default_headers(headers)
+        let mut builder = builder(target.timeout)
+            .default_headers(headers(target)?)
             // The token is for this control plane alone.
             .redirect(redirect::Policy::none());
         if is_loopback(&address) {
             builder = builder.no_proxy();
         }
-        if connection.skip_verify {
-            builder = builder.tls_danger_accept_invalid_certs(true);
-        }
-        if let Some(path) = &connection.ca_cert_file {
-            let pem = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-            let tls = trust::config(&pem).with_context(|| path.display().to_string())?;
+        let client_cert = match &target.client_cert {
+            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+            None => None,
+        };
+        if let Some(path) = &target.ca_cert {
+            let authorities = ServerTrust::Authorities(&read(path)?);
+            let mut tls = trust::client_config(authorities, &["h2", "http/1.1"])
+                .with_context(|| path.display().to_string())?;
+            if let Some((certificate, key)) = &client_cert {
+                let own = certificate::certified_key(certificate, key)
+                    .context("the client certificate")?;
+                tls.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(own));
+            }
             builder = builder.tls_backend_preconfigured(tls);
+        } else {
+            if let Some((mut certificate, key)) = client_cert {
+                certificate.push(b'\n');
+                certificate.extend(key);
+                let own = Identity::from_pem(&certificate).context("the client certificate")?;
+                builder = builder.identity(own);
+            }
+            builder = builder.tls_danger_accept_invalid_certs(target.skip_verify);
         }
         let http = builder.build().context("preparing the HTTP client")?;
         Ok(Self { http, address })
@@ -184,11 +194,14 @@ impl Client {
 }
 
 /// Settings of every HTTP client.
-pub(crate) fn builder(timeout: Duration) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
+pub(crate) fn builder(timeout: Option<Duration>) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
         .user_agent(concat!("sunbearctl/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(timeout)
+        .connect_timeout(CONNECT_TIMEOUT);
+    match timeout {
+        Some(timeout) => builder.timeout(timeout),
+        None => builder,
+    }
 }
 
 /// The innermost cause says what happened; those around it repeat the address.
@@ -205,16 +218,28 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
     printable(&text)
 }
 
-fn token(connection: &Connection) -> Result<Option<String>, Failure> {
-    let token = match (&connection.token, &connection.token_file) {
-        (Some(token), _) => token.0.clone(),
-        (None, Some(path)) => {
-            fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?
-        }
-        (None, None) => return Ok(None),
-    };
-    let token = token.trim();
-    Ok((!token.is_empty()).then(|| token.to_owned()))
+/// Headers of every request.
+fn headers(target: &Target) -> Result<HeaderMap, Failure> {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    for header in &target.headers {
+        let malformed = || Failure::Usage(format!("the header {:?} is malformed", header.key));
+        let name = HeaderName::try_from(&header.key).map_err(|_| malformed())?;
+        let mut value = HeaderValue::try_from(&header.value).map_err(|_| malformed())?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    if let Some(token) = &target.token {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.0))
+            .map_err(|_| Failure::Usage("the token is malformed".to_owned()))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    Ok(fs::read(path).with_context(|| format!("reading {}", path.display()))?)
 }
 
 fn is_loopback(url: &Url) -> bool {

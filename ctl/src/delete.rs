@@ -26,7 +26,7 @@ pub(crate) async fn run(
         } else {
             String::new()
         };
-        return Err(Failure::Refused(format!(
+        return Err(Failure::NotFound(format!(
             "there is no {kind} with name {name:?}{place}: {}",
             Problem::of(&reply)
         )));

@@ -11,6 +11,8 @@ pub(crate) enum Failure {
     Unreachable(String),
     /// The control plane refused.
     Refused(String),
+    /// The control plane does not have what the command is about.
+    NotFound(String),
     /// All has been said on the way.
     Reported,
     /// Anything else.
@@ -21,9 +23,10 @@ impl Failure {
     /// What is still to be said.
     pub(crate) fn text(&self) -> Option<String> {
         match self {
-            Failure::Usage(text) | Failure::Unreachable(text) | Failure::Refused(text) => {
-                Some(text.clone())
-            }
+            Failure::Usage(text)
+            | Failure::Unreachable(text)
+            | Failure::Refused(text)
+            | Failure::NotFound(text) => Some(text.clone()),
             Failure::Reported => None,
             // The reader has gone, as in `sunbearctl get ... | head`.
             Failure::Other(error) if is_broken_pipe(error) => None,
@@ -37,6 +40,7 @@ impl Failure {
             Failure::Refused(_) | Failure::Reported | Failure::Other(_) => 1,
             Failure::Usage(_) => 2,
             Failure::Unreachable(_) => 3,
+            Failure::NotFound(_) => 4,
         })
     }
 }

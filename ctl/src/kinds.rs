@@ -1,5 +1,11 @@
 //! Types as users name them.
 
+use std::ffi::OsStr;
+
+use clap::{
+    Arg, Command, Error,
+    builder::{PossibleValue, StringValueParser, TypedValueParser},
+};
 use sunbear_model::{Kind, Writable};
 
 use crate::failure::Failure;
@@ -29,8 +35,31 @@ pub(crate) fn is_writable(kind: Kind) -> bool {
     !kind.row().plural.is_empty() && !matches!(kind.row().writable, Writable::Never)
 }
 
+/// The word for a type on the command line. Shells complete singular and plural; what is typed is
+/// looked up later, by [`find`], which is less strict.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KindWord;
+
+impl TypedValueParser for KindWord {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let words = served().flat_map(|kind| [kind.row().singular, kind.row().plural]);
+        Some(Box::new(words.filter(|word| !word.is_empty()).map(PossibleValue::new)))
+    }
+}
+
 /// Types that the API serves.
-fn served() -> impl Iterator<Item = Kind> {
+pub(crate) fn served() -> impl Iterator<Item = Kind> {
     Kind::all().filter(|kind| !kind.row().plural.is_empty())
 }
 
@@ -47,7 +76,8 @@ fn shown(kind: Kind) -> &'static str {
     if row.singular.is_empty() { row.plural } else { row.singular }
 }
 
-fn normal(word: &str) -> String {
+/// A word without what people spell differently.
+pub(crate) fn normal(word: &str) -> String {
     word.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect()
 }
 

@@ -5,15 +5,24 @@
 mod apply;
 mod arguments;
 mod client;
+mod completion;
+mod config;
+mod config_file;
 mod delete;
+mod export;
 mod failure;
+mod files;
 mod generate;
 mod get;
+mod inspect;
 mod kinds;
+mod list;
 mod output;
+mod pairs;
+mod period;
 mod source;
 mod table;
-mod trust;
+mod target;
 mod version;
 
 use std::{io, process::ExitCode};
@@ -22,7 +31,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 
 use crate::{
-    arguments::{Arguments, Command, Generate},
+    arguments::{Arguments, Command},
     client::Client,
     failure::Failure,
     output::Output,
@@ -59,14 +68,19 @@ fn run(arguments: &Arguments, output: &mut Output<'_>) -> Result<(), Failure> {
 }
 
 async fn dispatch(arguments: &Arguments, output: &mut Output<'_>) -> Result<(), Failure> {
-    let client = Client::new(&arguments.connection)?;
+    let connection = &arguments.connection;
+    let client = || Client::new(&target::resolve(connection)?);
     match &arguments.command {
-        Command::Apply(apply) => apply::run(&client, apply, output).await,
-        Command::Get(get) => get::run(&client, get, output).await,
-        Command::Delete(delete) => delete::run(&client, delete, output).await,
-        Command::Generate { what: Generate::DataplaneToken(token) } => {
-            generate::dataplane_token(&client, token, output).await
-        }
-        Command::Version => version::run(&client, output).await,
+        // These work without a control plane, or find it themselves.
+        Command::Completion { shell } => completion::run(*shell, output),
+        Command::Config { what } => config::run(connection, what, output).await,
+        Command::Generate { what } => generate::run(connection, what, output).await,
+        Command::Apply(arguments) if arguments.dry_run => apply::run(None, arguments, output).await,
+        Command::Apply(arguments) => apply::run(Some(&client()?), arguments, output).await,
+        Command::Get(get) => get::run(&client()?, get, output).await,
+        Command::Delete(delete) => delete::run(&client()?, delete, output).await,
+        Command::Inspect(inspect) => inspect::run(&client()?, inspect, output).await,
+        Command::Export(export) => export::run(&client()?, export, output).await,
+        Command::Version { detailed } => version::run(&client()?, *detailed, output).await,
     }
 }

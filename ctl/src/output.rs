@@ -3,7 +3,12 @@
 use std::io::Write;
 
 use anyhow::Context as _;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use sunbear_model::Kind;
+
+/// What comes before the spec of a type whose spec lies beside it.
+const ENVELOPE: [&str; 7] =
+    ["type", "mesh", "name", "labels", "creationTime", "modificationTime", "kri"];
 
 /// Standard output and standard error, or what a test puts there.
 pub(crate) struct Output<'a> {
@@ -16,6 +21,20 @@ pub(crate) fn yaml(value: &Value) -> anyhow::Result<String> {
     let mut text = serde_saphyr::to_string(value).context("writing YAML")?;
     if !text.ends_with('\n') {
         text.push('\n');
+    }
+    Ok(text)
+}
+
+/// A resource as a YAML document: what it is comes before its content.
+pub(crate) fn resource_yaml(kind: Kind, item: &Value) -> anyhow::Result<String> {
+    let Some(fields) = item.as_object().filter(|_| !kind.is_json()) else {
+        return yaml(item);
+    };
+    let (envelope, spec): (Map<_, _>, Map<_, _>) =
+        fields.clone().into_iter().partition(|(key, _)| ENVELOPE.contains(&key.as_str()));
+    let mut text = yaml(&Value::Object(envelope))?;
+    if !spec.is_empty() {
+        text.push_str(&yaml(&Value::Object(spec))?);
     }
     Ok(text)
 }
@@ -60,6 +79,15 @@ mod tests {
         prop_assert_eq!(errors, vec![], "{}", text);
         prop_assert_eq!(&documents[0].value, value, "{}", text);
         Ok(())
+    }
+
+    #[test]
+    fn resources() {
+        let item = serde_json::json!({"type": "Mesh", "name": "m", "mtls": {"a": 1}});
+        let text = resource_yaml(Kind::MESH, &item).unwrap();
+        assert_eq!(text, "name: m\ntype: Mesh\nmtls:\n  a: 1\n");
+        let item = serde_json::json!({"type": "Mesh", "name": "m"});
+        assert_eq!(resource_yaml(Kind::MESH, &item).unwrap(), "name: m\ntype: Mesh\n");
     }
 
     #[test]

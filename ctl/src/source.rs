@@ -98,7 +98,7 @@ fn decode(mut bytes: Vec<u8>) -> anyhow::Result<String> {
 
 /// Reads a URL, without the control plane's token.
 async fn fetch(url: &str) -> anyhow::Result<String> {
-    let client = client::builder(Duration::from_secs(60)).build()?;
+    let client = client::builder(Some(Duration::from_secs(60))).build()?;
     let mut response = client.get(Url::parse(url)?).send().await?.error_for_status()?;
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await? {

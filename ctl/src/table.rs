@@ -48,7 +48,7 @@ pub(crate) fn resources(kind: Kind, items: &[Value], now: OffsetDateTime) -> Str
 }
 
 /// Columns side by side, three blanks apart.
-fn layout(rows: &[Vec<String>]) -> String {
+pub(crate) fn layout(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns)
         .map(|i| rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).max().unwrap_or(0))
@@ -63,7 +63,7 @@ fn layout(rows: &[Vec<String>]) -> String {
     out
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     printable(value.as_str().unwrap_or_default()).replace('\n', " ")
 }
 
@@ -82,7 +82,7 @@ fn mtls(mtls: &Value) -> String {
 }
 
 /// All values of all tags.
-fn tags<'a>(sets: impl IntoIterator<Item = &'a Value>) -> String {
+pub(crate) fn tags<'a>(sets: impl IntoIterator<Item = &'a Value>) -> String {
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (key, value) in sets.into_iter().filter_map(Value::as_object).flatten() {
         all.entry(printable(key)).or_default().insert(text(value));
@@ -94,11 +94,17 @@ fn tags<'a>(sets: impl IntoIterator<Item = &'a Value>) -> String {
     tags.join(" ")
 }
 
+/// How old something is that was made at that time.
 fn age(since: &Value, now: OffsetDateTime) -> String {
     let since = since.as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-    let Some(since) = since else {
-        return "unknown".to_owned();
-    };
+    match since {
+        Some(since) => period(since, now),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// How long ago something was.
+pub(crate) fn period(since: OffsetDateTime, now: OffsetDateTime) -> String {
     // Clocks differ a little.
     let seconds = (now - since).whole_seconds().max(0);
     let (minute, hour, day) = (60, 60 * 60, 24 * 60 * 60);

@@ -22,6 +22,8 @@ pub(crate) struct Seen {
     pub(crate) content_type: Option<String>,
     pub(crate) accept: Option<String>,
     pub(crate) authorization: Option<String>,
+    /// A header that tests set.
+    pub(crate) extra: Option<String>,
     pub(crate) body: String,
 }
 
@@ -86,6 +88,7 @@ async fn handle(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         content_type: header("content-type"),
         accept: header("accept"),
         authorization: header("authorization"),
+        extra: header("x-extra"),
         body: String::from_utf8(bytes.to_vec()).unwrap(),
     };
     let (status, body) = (inner.answer)(&seen.line);
@@ -112,10 +115,15 @@ pub(crate) fn run(
     environment: &[(&str, &str)],
     input: &str,
 ) -> Done {
+    let environment = [&[("SUNBEAR_ADDRESS", address)], environment].concat();
+    run_in(arguments, &environment, input)
+}
+
+/// The same without a control plane, unless the environment names one.
+pub(crate) fn run_in(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Done {
     let mut child = Command::new(env!("CARGO_BIN_EXE_sunbearctl"))
         .args(arguments)
         .env_clear()
-        .env("SUNBEAR_ADDRESS", address)
         .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

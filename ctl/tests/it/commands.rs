@@ -157,7 +157,7 @@ fn get_one() {
     let done = api.run(&["get", "meshgateway", "edge", "-m", "other"]);
     assert_eq!(
         (done.code, done.out.as_str(), done.err.as_str()),
-        (1, "", "Error: Could not retrieve a resource (Not found)\n")
+        (4, "", "Error: Could not retrieve a resource (Not found)\n")
     );
     assert_eq!(api.lines().last().unwrap(), "GET /meshes/other/meshgateways/edge");
 }
@@ -186,13 +186,13 @@ fn get_follows_pages() {
     );
 
     let done = api.run(&["get", "meshes", "--size", "1", "--offset", "1"]);
-    assert_eq!(done.out.lines().count(), 2);
-    assert_eq!(done.err, "\nRerun command with --offset=2 argument to retrieve more resources\n");
+    let (table, footer) = done.out.split_once("\n\n").unwrap();
+    assert_eq!(table.lines().count(), 2);
+    assert_eq!(footer, "Rerun command with --offset=2 argument to retrieve more resources\n");
     assert_eq!(api.lines().last().unwrap(), "GET /meshes?size=1&offset=1");
 
     let done = api.run(&["get", "meshes", "-o", "yaml"]);
-    let applied = api::run(&api.address, &["apply", "-f", "-"], &[], &done.out);
-    assert_eq!(applied.out.lines().count(), 3, "{}", applied.err);
+    assert_eq!(serde_saphyr::from_str::<Value>(&done.out).unwrap(), list);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn delete() {
     assert_eq!(
         (done.code, done.err.as_str()),
         (
-            1,
+            4,
             "Error: there is no ZoneIngress with name \"gone\": Could not delete a resource (Not found)\n"
         )
     );
@@ -271,13 +271,55 @@ fn dataplane_tokens() {
 
 #[test]
 fn version() {
+    let client = format!("Client: sunbearctl {}\n", env!("CARGO_PKG_VERSION"));
     let api = Api::start(|_| (200, r#"{"product": "Kuma", "version": "2.14.3"}"#.to_owned()));
     let done = api.run(&["version"]);
+    assert_eq!((done.out, done.err), (format!("{client}Server: Kuma 2.14.3\n"), String::new()));
+    assert_eq!(api.lines(), ["GET /"]);
+
+    let api = Api::start(|_| (200, r#"{"product": "Kuma", "version": "2.10.0"}"#.to_owned()));
+    let done = api.run(&["version", "--detailed"]);
     assert_eq!(
         done.out,
-        format!("Client: sunbearctl {}\nServer: Kuma 2.14.3\n", env!("CARGO_PKG_VERSION"))
+        format!("{client}Server: {{\n  \"product\": \"Kuma\",\n  \"version\": \"2.10.0\"\n}}\n")
     );
-    assert_eq!(api.lines(), ["GET /"]);
+    assert_eq!(
+        done.err,
+        "Warning: this program speaks the API of Kuma 2.14.3, the control plane that of Kuma 2.10.0\n"
+    );
+}
+
+#[test]
+fn completions() {
+    for (shell, want) in [
+        ("bash", "complete -F _sunbearctl"),
+        ("zsh", "#compdef sunbearctl"),
+        ("fish", "complete -c sunbearctl"),
+    ] {
+        let done = api::run_in(&["completion", shell], &[], "");
+        assert_eq!(done.code, 0);
+        assert!(done.out.contains(want), "{shell}");
+        // The commands of policies are among them, and words for types where the shell can.
+        let words = ["meshtrafficpermission", "federation-with-policies", "meshgatewayroutes"];
+        for word in words.iter().take(if shell == "fish" { 2 } else { 3 }) {
+            assert!(done.out.contains(word), "{shell}: {word}");
+        }
+    }
+    assert_eq!(api::run_in(&["completion", "sh"], &[], "").code, 2);
+}
+
+#[test]
+fn exit_codes_are_in_the_help() {
+    let done = api::run_in(&["--help"], &[], "");
+    for line in [
+        "  0  done",
+        "  1  refused by the control plane, or failed",
+        "  2  wrong usage",
+        "  3  the control plane cannot be reached",
+        "  4  what the command is about does not exist",
+    ] {
+        assert!(done.out.lines().any(|l| l == line), "{}", done.out);
+    }
 }
 
 #[test]
