@@ -11,6 +11,7 @@ mod codegen;
 mod compose;
 mod demo;
 mod deny;
+mod docs;
 mod images;
 mod suite;
 
@@ -48,6 +49,12 @@ enum Task {
     Deny,
     /// Generate the code of shared/proto from its .proto files (`cargo codegen` has the compiler).
     Codegen {
+        /// Only compare with what is there.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Write the generated pages of docs/: configuration.md.
+    Docs {
         /// Only compare with what is there.
         #[arg(long)]
         check: bool,
@@ -112,6 +119,7 @@ fn main() -> ExitCode {
         }
         Task::Deny => deny::run().map(success),
         Task::Codegen { check } => codegen(check).map(success),
+        Task::Docs { check } => docs::run(check).map(success),
     };
     match result {
         Ok(code) => code,

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use xtask::{envoy, project};
 
-use crate::deny;
+use crate::{deny, docs};
 
 /// Runs the steps, all of them even after one failed. The last line says the sums of the tests.
 pub(crate) fn run(fast: bool) -> Result<ExitCode> {
@@ -27,6 +27,9 @@ pub(crate) fn run(fast: bool) -> Result<ExitCode> {
     }
     // Tests of whole processes start them.
     steps.run("programs", cargo(&["build", "--workspace", "--bins"])?);
+    if !fast {
+        steps.note("documentation", || docs::run(true));
+    }
     let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"])?;
     needs.tell(&mut tests)?;
     let counts = steps.run_tests("tests", tests);

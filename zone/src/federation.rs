@@ -3,18 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use sunbear_control_plane::{Instance, KUMA_VERSION};
+use sunbear_control_plane::{KUMA_VERSION, Shell};
 use sunbear_kds::{
     client::{ClientConfig, GlobalAddress, TokenSource, Trust, ZoneKds},
     node::Identity,
 };
 use sunbear_model::{Kind, ResourceKey, Spec};
 use sunbear_proto::kuma::system::v1alpha1::Zone;
-use sunbear_runtime::{
-    config::{self, GlobalPeer},
-    readiness::Readiness,
-    tasks::Tasks,
-};
+use sunbear_runtime::config::{self, GlobalPeer};
 use sunbear_store::{Batch, BatchMode, Change, World};
 use time::OffsetDateTime;
 
@@ -50,20 +46,16 @@ pub(crate) async fn enter_own_zone(world: &World, zone: &str) -> Result<()> {
 /// Starts the sync with the global. The zone is ready once it has had the global's whole state;
 /// a zone that has it from before serves its proxies meanwhile.
 pub(crate) fn start(
-    tasks: &Tasks,
-    readiness: &Readiness,
-    world: &World,
+    shell: &Shell,
     zone: &str,
     global: &GlobalPeer,
-    instance: &Instance,
     own_config: &str,
 ) -> Result<()> {
+    let Shell { world, tasks, instance, readiness, .. } = shell;
     let trust = match &global.root_ca_file {
         _ if global.tls_skip_verify => Trust::Nothing,
         None => Trust::System,
-        Some(path) => Trust::Roots(std::fs::read_to_string(path).with_context(|| {
-            format!("reading multizone.zone.kds.rootCaFile {}", path.display())
-        })?),
+        Some(path) => Trust::RootsFile(path.clone()),
     };
     let token = global.token.clone().map(|source| -> TokenSource {
         Arc::new(move || match &source {
@@ -92,7 +84,8 @@ pub(crate) fn start(
             admin: Some(Arc::new(LocalProxies(world.clone()))),
             gzip: true,
         },
-    )?;
+    )
+    .context("multizone.zone.kds.rootCaFile")?;
     let blocker = readiness.blocker("first sync with the global");
     let mut connection = kds.connection();
     tasks.spawn_job("first sync", async move {

@@ -3,41 +3,32 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use sunbear_control_plane::{Instance, serving};
+use sunbear_control_plane::Shell;
 use sunbear_dp_server::{
     AuthType, BootstrapParams, DpServer, DpServerConfig, PublicKey, TokenSettings,
 };
 use sunbear_runtime::{
     config::{self, ProxyAuthenticationKind, PublicKeySource, TokenAuthority, ZoneConfig},
     serve::{self, Limits, Server},
-    tasks::Tasks,
+    tls::ReloadableCertificate,
 };
-use sunbear_store::World;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 /// Serves proxies on the configured port.
-pub(crate) async fn serve(
-    tasks: &Tasks,
-    world: &World,
-    config: &ZoneConfig,
-    instance: &Instance,
-) -> Result<()> {
-    let certificate =
-        serving::certificate(tasks, &config.dp_server.tls, &config.general, instance)?;
-    let pem = std::fs::read_to_string(&certificate.files().cert)
-        .context("reading the server certificate")?;
-    let mut settings = DpServerConfig::new(&config.name, &instance.id, &pem);
+pub(crate) async fn serve(shell: &Shell, config: &ZoneConfig) -> Result<()> {
+    let Shell { tasks, world, instance, common, .. } = shell;
+    let certificate = shell.certificate(&config.dp_server.tls)?;
+    let mut settings = DpServerConfig::new(&config.name, &instance.id, &pem(&certificate)?);
     settings.federated = config.global.is_some();
-    settings.dataplane_tokens = tokens(
-        config.proxy_authentication.dataplane,
-        &config.proxy_authentication.dataplane_tokens,
-    )?;
-    settings.zone_tokens =
-        tokens(config.proxy_authentication.zone_proxy, &config.proxy_authentication.zone_tokens)?;
+    let authentication = &common.proxy_authentication;
+    settings.dataplane_tokens = tokens(authentication.dataplane, &authentication.dataplane_tokens)?;
+    settings.zone_tokens = tokens(authentication.zone_proxy, &authentication.zone_tokens)?;
     settings.bootstrap = bootstrap(&config.bootstrap)?;
     settings.xds = sunbear_xds::Settings {
         zone: config.name.clone(),
-        internal_cidrs: config.addresses.known_internal_cidrs.clone(),
+        internal_cidrs: common.addresses.known_internal_cidrs.clone(),
         ..Default::default()
     };
     settings.nack_backoff = config.xds.nack_backoff;
@@ -49,7 +40,7 @@ pub(crate) async fn serve(
         name: "proxies",
         listener: serve::bind(&config.dp_server.listen).await?,
         router: server.router(),
-        transport: serving::tls_transport(certificate, &config.dp_server.tls)?,
+        transport: shell.transport(&config.dp_server.tls)?,
         limits: Limits {
             max_concurrent_streams: 1_000_000,
             drain: config.dp_server.graceful_shutdown_timeout.min(Duration::from_secs(5)),
@@ -57,8 +48,39 @@ pub(crate) async fn serve(
         },
     };
     tasks.spawn_essential("proxies", listener.run(tasks.token()));
+    tasks.spawn(
+        "certificate for proxies",
+        hand_out(Arc::clone(&server), certificate, tasks.token()),
+    );
     tasks.spawn("proxy streams", server.run(tasks.token()));
     Ok(())
+}
+
+/// Proxies that bring no authority are told in their bootstrap whom to trust: the certificate that
+/// is served, also after it changed.
+async fn hand_out(
+    server: Arc<DpServer>,
+    certificate: Arc<ReloadableCertificate>,
+    stop: CancellationToken,
+) {
+    let mut swaps = certificate.swaps();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // The sender lives in `certificate`, so this cannot fail.
+            _ = swaps.changed() => {}
+        }
+        let replaced = pem(&certificate).and_then(|pem| Ok(server.set_server_certificate(&pem)?));
+        if let Err(error) = replaced {
+            warn!("proxies are still told of the old certificate: {error:#}");
+        }
+    }
+}
+
+fn pem(certificate: &ReloadableCertificate) -> Result<String> {
+    let path = &certificate.files().cert;
+    std::fs::read_to_string(path)
+        .with_context(|| format!("reading the server certificate {}", path.display()))
 }
 
 fn tokens(kind: ProxyAuthenticationKind, authority: &TokenAuthority) -> Result<TokenSettings> {

@@ -1,12 +1,15 @@
-//! The shell that global and zone control planes have in common: command line, opening the store,
-//! serving REST and diagnostics, certificates, upkeep. Wiring only; what it wires knows nothing of
+//! The shell that global and zone control planes have in common: command line, configuration and exit
+//! codes, opening the store, serving REST and diagnostics, certificates, upkeep. Wiring only; what it wires knows nothing of
 //! it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-pub mod arguments;
+mod arguments;
+pub mod program;
 pub mod serving;
-pub mod storage;
+mod shell;
+mod storage;
 
+pub use shell::Shell;
 use sunbear_runtime::host;
 
 /// Level of compatibility that peers and `kumactl` are told.

@@ -11,7 +11,7 @@ use sunbear_api::{
 use sunbear_runtime::{
     config::{self, ApiAuthentication, Grant, PublicKeySource, ServerTls, TlsFiles, TlsVersion},
     host,
-    readiness::{Readiness, diagnostics_router},
+    readiness::diagnostics_router,
     serve::{self, Limits, Server, Transport},
     tasks::Tasks,
     tls::{self, ClientCertificates, RELOAD_INTERVAL, ReloadableCertificate},
@@ -20,11 +20,11 @@ use sunbear_security::client_trust;
 use time::OffsetDateTime;
 use tracing::info;
 
-use crate::{Instance, KUMA_VERSION};
+use crate::{Instance, KUMA_VERSION, Shell};
 
 /// The certificate that the settings name, or the work folder's own, made if there is none. Files
 /// that change are followed.
-pub fn certificate(
+pub(crate) fn certificate(
     tasks: &Tasks,
     tls: &ServerTls,
     general: &config::General,
@@ -54,7 +54,7 @@ pub fn certificate(
 }
 
 /// A transport with this certificate.
-pub fn tls_transport(
+pub(crate) fn tls_transport(
     certificate: Arc<ReloadableCertificate>,
     tls: &ServerTls,
 ) -> Result<Transport> {
@@ -63,14 +63,14 @@ pub fn tls_transport(
 }
 
 /// Who may do what, as configured.
-pub fn access(api: &config::ApiServer, access: &config::Access) -> Access {
+pub(crate) fn access(api: &config::ApiServer, access: &config::Access) -> Access {
     let subjects =
         |grant: &Grant| Subjects { users: grant.users.clone(), groups: grant.groups.clone() };
     Access {
         localhost_is_admin: api.localhost_is_admin,
         admin_client_certificates: api.authentication == ApiAuthentication::AdminClientCerts,
         user_tokens: api.authentication == ApiAuthentication::Tokens,
-        anonymous_writes: false,
+        anonymous_writes: api.anonymous_writes,
         admin_resources: subjects(&access.admin_resources),
         generate_dataplane_token: subjects(&access.generate_dp_token),
         generate_zone_token: subjects(&access.generate_zone_token),
@@ -83,7 +83,7 @@ pub fn access(api: &config::ApiServer, access: &config::Access) -> Access {
 }
 
 /// What most installations leave alone, as configured. Whoever can ask Envoys puts that in.
-pub fn options(api: &config::ApiServer) -> Result<Options> {
+pub(crate) fn options(api: &config::ApiServer) -> Result<Options> {
     let mut keys = BTreeMap::new();
     for key in &api.user_tokens.public_keys {
         let pem = match &key.source {
@@ -134,7 +134,7 @@ fn api_transport(
 }
 
 /// Which tokens are issued, as configured.
-pub fn issuers(api: &config::ApiServer, proxies: &config::ProxyAuthentication) -> Issuers {
+pub(crate) fn issuers(api: &config::ApiServer, proxies: &config::ProxyAuthentication) -> Issuers {
     Issuers {
         dataplane: proxies.dataplane_tokens.enable_issuer,
         zone: proxies.zone_tokens.enable_issuer,
@@ -143,7 +143,7 @@ pub fn issuers(api: &config::ApiServer, proxies: &config::ProxyAuthentication) -
 }
 
 /// How a control plane introduces itself.
-pub fn introduction(instance: &Instance, gui: &str) -> ControlPlane {
+pub(crate) fn introduction(instance: &Instance, gui: &str) -> ControlPlane {
     ControlPlane {
         hostname: instance.hostname.clone(),
         instance_id: instance.id.clone(),
@@ -155,13 +155,8 @@ pub fn introduction(instance: &Instance, gui: &str) -> ControlPlane {
 }
 
 /// Serves REST on the configured ports.
-pub async fn api(
-    tasks: &Tasks,
-    settings: &config::ApiServer,
-    general: &config::General,
-    instance: &Instance,
-    state: ApiState,
-) -> Result<()> {
+pub(crate) async fn api(shell: &Shell, state: ApiState) -> Result<()> {
+    let (tasks, settings) = (&shell.tasks, &shell.common.api);
     let router = sunbear_api::router(state).layer(middleware::map_request(with_peer));
     if let Some(listen) = &settings.http {
         let server = Server {
@@ -174,12 +169,11 @@ pub async fn api(
         tasks.spawn_essential("api", server.run(tasks.token()));
     }
     if let Some(https) = &settings.https {
-        let certificate = certificate(tasks, &https.tls, general, instance)?;
         let server = Server {
             name: "api over TLS",
             listener: serve::bind(&https.listen).await?,
             router: router.layer(middleware::map_request(over_tls)),
-            transport: api_transport(certificate, https)?,
+            transport: api_transport(shell.certificate(&https.tls)?, https)?,
             limits: Limits::default(),
         };
         tasks.spawn_essential("api over TLS", server.run(tasks.token()));
@@ -188,21 +182,16 @@ pub async fn api(
 }
 
 /// Serves `/ready` and `/healthy`.
-pub async fn diagnostics(
-    tasks: &Tasks,
-    settings: &config::Diagnostics,
-    general: &config::General,
-    instance: &Instance,
-    readiness: &Readiness,
-) -> Result<()> {
+pub(crate) async fn diagnostics(shell: &Shell) -> Result<()> {
+    let (tasks, settings) = (&shell.tasks, &shell.common.diagnostics);
     let transport = match &settings.tls {
         None => Transport::Plain,
-        Some(tls) => tls_transport(certificate(tasks, tls, general, instance)?, tls)?,
+        Some(tls) => shell.transport(tls)?,
     };
     let server = Server {
         name: "diagnostics",
         listener: serve::bind(&settings.listen).await?,
-        router: diagnostics_router(readiness.clone(), tasks.token()),
+        router: diagnostics_router(shell.readiness.clone(), tasks.token()),
         transport,
         limits: Limits { max_connections: 100, ..Limits::default() },
     };

@@ -24,7 +24,7 @@ const LEASE: Duration = Duration::from_secs(15);
 const COMPACTION: Duration = Duration::from_secs(600);
 
 /// Opens the store and brings its schema up to date.
-pub async fn open(settings: &config::Store) -> Result<Arc<dyn Store>> {
+pub(crate) async fn open(settings: &config::Store) -> Result<Arc<dyn Store>> {
     let secrets = secret_cipher(settings)?;
     match secrets.current() {
         Some(key) => info!(key, "secrets are encrypted in the database"),
@@ -43,7 +43,7 @@ pub async fn open(settings: &config::Store) -> Result<Arc<dyn Store>> {
 }
 
 /// Encrypts all secrets of the database with the first of the configured keys.
-pub async fn rotate_secrets(settings: &config::Store) -> Result<Rotated> {
+pub(crate) async fn rotate_secrets(settings: &config::Store) -> Result<Rotated> {
     let secrets = secret_cipher(settings)?;
     if secrets.current().is_none() {
         bail!("neither store.secrets.keyFile nor store.secrets.keys is set");
@@ -126,7 +126,7 @@ fn postgres_options(p: &config::Postgres) -> PostgresOptions {
 }
 
 /// Loads the world and keeps it following the store.
-pub async fn start_world(
+pub(crate) async fn start_world(
     tasks: &Tasks,
     readiness: &Readiness,
     store: Arc<dyn Store>,
@@ -150,7 +150,7 @@ pub async fn start_world(
 }
 
 /// Removes old entries of the change log while this instance is the leader.
-pub async fn maintain(world: World, instance: String, stop: CancellationToken) {
+pub(crate) async fn maintain(world: World, instance: String, stop: CancellationToken) {
     let mut last_compaction: Option<tokio::time::Instant> = None;
     loop {
         match world.store().lease(LEADER, &instance, LEASE).await {

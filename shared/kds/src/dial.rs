@@ -1,6 +1,6 @@
 //! Connections to a global: names resolved anew at each try, TLS checked against a CA bundle.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -38,6 +38,8 @@ pub enum Trust {
     System,
     /// By these PEM certificates alone.
     Roots(String),
+    /// By the PEM certificates of this file, which is read anew for each connection.
+    RootsFile(PathBuf),
     /// Not at all.
     Nothing,
 }
@@ -51,6 +53,15 @@ pub enum DialError {
     /// The bundle cannot be read.
     #[error("CA bundle not readable")]
     Bundle(#[source] std::io::Error),
+    /// The file of trusted certificates cannot be read.
+    #[error("could not read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The trusted certificates cannot be used.
     #[error("trusted certificates of the global")]
     Trust(#[source] TrustError),
@@ -88,7 +99,12 @@ impl fmt::Display for GlobalAddress {
 
 /// A channel that connects when first used and again after each loss.
 pub(crate) fn channel(address: &GlobalAddress, trust: &Trust) -> Result<Channel, DialError> {
-    let tls = if address.tls { Some(TlsConnector::from(client_config(trust)?)) } else { None };
+    // Made here in any case, so that what cannot work is said at once.
+    let tls = if address.tls { Some(client_config(trust)?) } else { None };
+    let reread = match trust {
+        Trust::RootsFile(_) if address.tls => Some(trust.clone()),
+        Trust::RootsFile(_) | Trust::System | Trust::Roots(_) | Trust::Nothing => None,
+    };
     let authority = if address.host.contains(':') {
         format!("[{}]:{}", address.host, address.port)
     } else {
@@ -112,14 +128,19 @@ pub(crate) fn channel(address: &GlobalAddress, trust: &Trust) -> Result<Channel,
         .initial_connection_window_size(8 * 1024 * 1024);
     let (host, port) = (address.host.clone(), address.port);
     let connector = tower::service_fn(move |_: Uri| {
-        let (host, tls) = (host.clone(), tls.clone());
+        let (host, tls, reread) = (host.clone(), tls.clone(), reread.clone());
         async move {
+            let tls = match reread {
+                // A small local file, once per try of a connection.
+                Some(trust) => Some(client_config(&trust).map_err(std::io::Error::other)?),
+                None => tls,
+            };
             let stream = TcpStream::connect((host.as_str(), port)).await?;
             stream.set_nodelay(true)?;
             let Some(tls) = tls else { return Ok(TokioIo::new(Transport::Plain(stream))) };
             let name = ServerName::try_from(host)
                 .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidInput, e))?;
-            let stream = tls.connect(name, stream).await?;
+            let stream = TlsConnector::from(tls).connect(name, stream).await?;
             Ok::<_, std::io::Error>(TokioIo::new(Transport::Tls(Box::new(stream))))
         }
     });
@@ -132,6 +153,11 @@ fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, DialError> {
         Trust::System => trust::client_config(ServerTrust::Authorities(&system_bundle()?), &["h2"]),
         Trust::Roots(pem) => {
             trust::client_config(ServerTrust::Authorities(pem.as_bytes()), &["h2"])
+        }
+        Trust::RootsFile(path) => {
+            let pem = std::fs::read(path)
+                .map_err(|source| DialError::Unreadable { path: path.clone(), source })?;
+            trust::client_config(ServerTrust::Authorities(&pem), &["h2"])
         }
     };
     Ok(Arc::new(config.map_err(DialError::Trust)?))

@@ -121,9 +121,12 @@ impl Tasks {
     }
 
     /// Begins the shutdown at the first SIGTERM or SIGINT, and ends the process at the second.
+    /// SIGHUP no longer ends it: certificates are read again then.
     pub fn listen_for_signals(&self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Whoever listens once has replaced the default, which is to die.
+        drop(signal(SignalKind::hangup())?);
         let stop = self.token();
         // Not tracked: it must outlive all others to see the second signal.
         tokio::spawn(async move {

@@ -6,6 +6,10 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// Said before the operator's own directives, which may say otherwise. Rustls warns of every client
+/// that names a server by its IP address, as proxies and zones rightly do.
+const QUIET: &str = "rustls::msgs::handshake=error";
+
 /// How to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
@@ -43,7 +47,7 @@ pub enum TelemetryError {
 
 /// Sets up logging to standard error for the whole process. To be called once.
 pub fn init(options: &LogOptions) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&options.filter)
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", options.filter))
         .map_err(|source| TelemetryError::Filter { filter: options.filter.clone(), source })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

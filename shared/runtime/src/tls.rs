@@ -15,6 +15,8 @@ use rustls::{RootCertStore, ServerConfig, version};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use sunbear_security::certificate::{CertificateError, certified_key};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{TlsFiles, TlsVersion};
@@ -71,6 +73,8 @@ pub struct ReloadableCertificate {
     current: ArcSwap<CertifiedKey>,
     /// State of the files when `current` was read.
     stamp: Mutex<Stamp>,
+    /// Counts the swaps.
+    swaps: watch::Sender<u64>,
 }
 
 /// When and how long the files were: enough to notice a change without reading them.
@@ -90,6 +94,7 @@ impl ReloadableCertificate {
             files,
             current: ArcSwap::from_pointee(current),
             stamp: Mutex::new(stamp),
+            swaps: watch::Sender::new(0),
         }))
     }
 
@@ -114,18 +119,32 @@ impl ReloadableCertificate {
         }
         self.current.store(Arc::new(read_pair(&self.files)?));
         *stamp = now;
+        self.swaps.send_modify(|swaps| *swaps += 1);
         Ok(true)
     }
 
+    /// Changes after each swap of the certificate; for those who hand it to others.
+    pub fn swaps(&self) -> watch::Receiver<u64> {
+        self.swaps.subscribe()
+    }
+
     /// Follows the files until the token is cancelled, looking at them every `interval`, usually
-    /// [`RELOAD_INTERVAL`].
+    /// [`RELOAD_INTERVAL`], and at each SIGHUP.
     pub async fn follow(self: Arc<Self>, interval: Duration, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut hangups = signal(SignalKind::hangup()).ok();
         loop {
+            let hangup = async {
+                match &mut hangups {
+                    Some(hangups) => hangups.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
+                _ = hangup => {}
             }
             let certificate = Arc::clone(&self);
             // Files may be on a network.

@@ -12,21 +12,7 @@ use crate::telemetry::{LogFormat, LogOptions};
 /// Makes the configuration of a global.
 pub(super) fn global(settings: &Settings) -> Result<GlobalConfig, ConfigErrors> {
     let reader = Reader::new(settings);
-    let config = GlobalConfig {
-        environment: environment(&reader),
-        general: general(&reader),
-        log: log(&reader),
-        store: store(&reader),
-        api: api(&reader),
-        access: access(&reader),
-        kds: global_kds(&reader),
-        proxy_authentication: proxy_authentication(&reader),
-        defaults: defaults(&reader),
-        zone_insights: zone_insights(&reader),
-        dataplane_insights: dataplane_insights(&reader),
-        addresses: addresses(&reader),
-        diagnostics: diagnostics(&reader),
-    };
+    let config = GlobalConfig { common: common(&reader), kds: global_kds(&reader) };
     reader.finish(config)
 }
 
@@ -34,17 +20,11 @@ pub(super) fn global(settings: &Settings) -> Result<GlobalConfig, ConfigErrors> 
 pub(super) fn zone(settings: &Settings) -> Result<ZoneConfig, ConfigErrors> {
     let reader = Reader::new(settings);
     let config = ZoneConfig {
-        environment: environment(&reader),
-        general: general(&reader),
-        log: log(&reader),
-        store: store(&reader),
-        api: api(&reader),
-        access: access(&reader),
+        common: common(&reader),
         name: zone_name(&reader),
         global: global_peer(&reader),
         disable_origin_label_validation: reader.flag("multizone.zone.disableOriginLabelValidation"),
         dp_server: dp_server(&reader),
-        proxy_authentication: proxy_authentication(&reader),
         bootstrap: bootstrap(&reader),
         xds: XdsServer {
             status_flush_interval: reader.positive("xdsServer.dataplaneStatusFlushInterval"),
@@ -58,13 +38,25 @@ pub(super) fn zone(settings: &Settings) -> Result<ZoneConfig, ConfigErrors> {
         ingress_tag_filters: reader.list("experimental.ingressTagFilters"),
         expose_zone_proxy_metrics: reader.flag("experimental.exposeZoneProxyMetrics"),
         mesh_service_deletion_grace: reader.span("meshService.deletionGracePeriod"),
-        defaults: defaults(&reader),
-        zone_insights: zone_insights(&reader),
-        dataplane_insights: dataplane_insights(&reader),
-        addresses: addresses(&reader),
-        diagnostics: diagnostics(&reader),
     };
     reader.finish(config)
+}
+
+fn common(reader: &Reader<'_>) -> Common {
+    Common {
+        environment: environment(reader),
+        general: general(reader),
+        log: log(reader),
+        store: store(reader),
+        api: api(reader),
+        access: access(reader),
+        proxy_authentication: proxy_authentication(reader),
+        defaults: defaults(reader),
+        zone_insights: zone_insights(reader),
+        dataplane_insights: dataplane_insights(reader),
+        addresses: addresses(reader),
+        diagnostics: diagnostics(reader),
+    }
 }
 
 fn environment(reader: &Reader<'_>) -> DeploymentEnvironment {
@@ -207,6 +199,7 @@ fn api(reader: &Reader<'_>) -> ApiServer {
         https,
         read_only: reader.flag("apiServer.readOnly"),
         cors_allowed_domains: reader.list("apiServer.corsAllowedDomains"),
+        anonymous_writes: reader.flag("apiServer.authn.anonymousWrites"),
         localhost_is_admin: reader.flag("apiServer.authn.localhostIsAdmin"),
         authentication: reader.choice("apiServer.authn.type", &authentication),
         bootstrap_admin_token: reader.flag("apiServer.authn.tokens.bootstrapAdminToken"),
@@ -304,6 +297,12 @@ fn global_kds(reader: &Reader<'_>) -> GlobalKds {
 
 fn zone_name(reader: &Reader<'_>) -> String {
     let path = "multizone.zone.name";
+    // Two zones that were both left at the default would take each other's place at the global.
+    if reader.is_default(path) && !reader.text("multizone.zone.globalAddress").is_empty() {
+        let reason = "must be set beside multizone.zone.globalAddress, to a name that no other zone \
+                      of that global has";
+        reader.invalid(path, reason.to_owned());
+    }
     let name = reader.required(path);
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if !name.is_empty()

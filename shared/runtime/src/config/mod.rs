@@ -1,15 +1,16 @@
 //! Configuration: a YAML file and the environment, with Kuma's keys and `KUMA_*` names.
 //!
 //! One table ([`keys`]) defines every key. Reading is pure: text and an [`Environment`] in, typed
-//! configuration or all errors out. Order of precedence: `SUNBEAR_*`, `KUMA_*`, file, default.
+//! configuration or all errors out. The help texts of the programs and `docs/configuration.md`
+//! come from the same table ([`reference`]). Order of precedence: `SUNBEAR_*`, `KUMA_*`, file, default.
 //!
 //! ```no_run
 //! use sunbear_runtime::config::{ProcessEnvironment, load_zone};
 //!
 //! let loaded = load_zone(Some("zone.yaml".as_ref()), &ProcessEnvironment)?;
-//! sunbear_runtime::telemetry::init(&loaded.config.log)?;
+//! sunbear_runtime::telemetry::init(&loaded.config.common.log)?;
 //! loaded.notices.log();
-//! println!("{}", loaded.config.name);
+//! assert_eq!(loaded.config.name, "east");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -20,6 +21,7 @@ mod error;
 mod ignored;
 mod keys;
 mod reader;
+pub mod reference;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -29,7 +31,7 @@ use std::path::Path;
 
 pub use environment::{Environment, ProcessEnvironment};
 pub use error::{ConfigError, ConfigErrors, Source};
-pub use keys::{Key, Kind, keys};
+pub use keys::{Key, Kind, Programs, keys};
 pub use settings::{MASK, Notices, Setting, Settings, Value};
 pub use typed::*;
 
@@ -41,6 +43,51 @@ pub struct Loaded<C> {
     pub settings: Settings,
     /// What to log once logging works.
     pub notices: Notices,
+}
+
+/// A configuration of one of the control planes.
+pub trait ControlPlaneConfig: Sized {
+    /// The role that it is for.
+    const MODE: Mode;
+
+    /// Reads it from a file and the environment.
+    fn load(
+        file: Option<&Path>,
+        environment: &dyn Environment,
+    ) -> Result<Loaded<Self>, ConfigErrors>;
+
+    /// What all of them have.
+    fn common(&self) -> &Common;
+}
+
+impl ControlPlaneConfig for GlobalConfig {
+    const MODE: Mode = Mode::Global;
+
+    fn load(
+        file: Option<&Path>,
+        environment: &dyn Environment,
+    ) -> Result<Loaded<Self>, ConfigErrors> {
+        load_global(file, environment)
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl ControlPlaneConfig for ZoneConfig {
+    const MODE: Mode = Mode::Zone;
+
+    fn load(
+        file: Option<&Path>,
+        environment: &dyn Environment,
+    ) -> Result<Loaded<Self>, ConfigErrors> {
+        load_zone(file, environment)
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
 }
 
 /// Reads the configuration of a global from a file and the environment.

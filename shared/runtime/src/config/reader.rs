@@ -50,6 +50,11 @@ impl<'a> Reader<'a> {
         value
     }
 
+    /// Did nobody set this key?
+    pub(super) fn is_default(&self, path: &str) -> bool {
+        self.settings.get(path).is_some_and(|setting| setting.source == Source::Default)
+    }
+
     pub(super) fn text(&self, path: &str) -> String {
         let text =
             self.value(path, |value| if let Value::Text(text) = value { Some(text) } else { None });

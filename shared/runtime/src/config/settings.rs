@@ -9,7 +9,7 @@ use super::duration;
 use super::environment::Environment;
 use super::error::{ConfigError, ConfigErrors, Source};
 use super::ignored::{FOREIGN, IGNORED};
-use super::keys::{Key, Kind, keys};
+use super::keys::{Key, Kind, keys, sunbear_name};
 
 /// What stands in for a secret wherever a configuration is shown.
 pub const MASK: &str = "*****";
@@ -274,19 +274,21 @@ impl Reading {
                 continue;
             }
             let known: Vec<&'static str> = keys().filter_map(|key| key.env).collect();
-            let nearest = nearest(&kuma, &known);
+            let nearest = nearest(&kuma, &known)
+                .map(|near| if name.starts_with("SUNBEAR_") { sunbear_name(&near) } else { near });
             self.notices.unknown_variables.push((name, nearest));
         }
     }
 
     fn set(&mut self, key: &'static Key, value: Value, source: Source) {
+        if !key.has_effect {
+            self.ignored.insert(match &source {
+                Source::Environment(name) => name.clone(),
+                Source::File | Source::Default => key.path.to_owned(),
+            });
+        }
         self.settings.by_path.insert(key.path, Setting { key, value, source });
     }
-}
-
-/// The `SUNBEAR_*` twin of a `KUMA_*` name.
-fn sunbear_name(kuma: &str) -> String {
-    format!("SUNBEAR_{}", kuma.strip_prefix("KUMA_").unwrap_or(kuma))
 }
 
 /// Kubernetes gives every container variables for each service of its namespace.

@@ -66,25 +66,25 @@ fn zone_defaults() {
     let config = parse_zone(None, &env(&[])).unwrap().config;
     assert_eq!(config.name, "default");
     assert!(config.global.is_none());
-    assert_eq!(config.general.work_dir, PathBuf::from("/home/op/.sunbear"));
+    assert_eq!(config.common.general.work_dir, PathBuf::from("/home/op/.sunbear"));
     assert!(
-        matches!(&config.store.kind, StoreKind::Sqlite { path } if path == "/home/op/.sunbear/sunbear-zone.db")
+        matches!(&config.common.store.kind, StoreKind::Sqlite { path } if path == "/home/op/.sunbear/sunbear-zone.db")
     );
     assert_eq!(
         config.dp_server.listen,
         Listen { interface: String::new(), port: 5678, key: "dpServer.port" }
     );
     assert_eq!(config.dp_server.tls, ServerTls { files: None, min_version: TlsVersion::V1_2 });
-    assert_eq!(config.proxy_authentication.dataplane, ProxyAuthenticationKind::Token);
+    assert_eq!(config.common.proxy_authentication.dataplane, ProxyAuthenticationKind::Token);
     assert_eq!(config.bootstrap.admin_port, Some(9901));
     assert_eq!(config.bootstrap.xds_port, 5678);
     assert_eq!(config.bootstrap.gateway_max_connections, 50_000);
     assert_eq!(config.cleanup.dataplane_age, Duration::from_secs(72 * 3600));
     assert_eq!(config.xds.deregistration_delay, Duration::from_secs(10));
-    assert_eq!(config.diagnostics.listen.port, 5680);
-    assert_eq!(config.addresses.known_internal_cidrs.len(), 7);
-    assert_eq!(config.log.filter, "info");
-    let http = config.api.http.unwrap();
+    assert_eq!(config.common.diagnostics.listen.port, 5680);
+    assert_eq!(config.common.addresses.known_internal_cidrs.len(), 7);
+    assert_eq!(config.common.log.filter, "info");
+    let http = config.common.api.http.unwrap();
     assert_eq!((http.interface.as_str(), http.port), ("0.0.0.0", 5681));
 }
 
@@ -92,7 +92,7 @@ fn zone_defaults() {
 fn global_defaults() {
     let config = parse_global(None, &env(&[])).unwrap().config;
     assert!(
-        matches!(&config.store.kind, StoreKind::Sqlite { path } if path == "/home/op/.sunbear/sunbear-global.db")
+        matches!(&config.common.store.kind, StoreKind::Sqlite { path } if path == "/home/op/.sunbear/sunbear-global.db")
     );
     assert_eq!(config.kds.listen.port, 5685);
     assert_eq!(config.kds.max_message_size, 10 * 1024 * 1024);
@@ -102,10 +102,10 @@ fn global_defaults() {
         timeout: Duration::from_secs(30),
     };
     assert_eq!(config.kds.zone_health_check, Some(expected));
-    assert!(config.access.admin_resources.users.contains("mesh-system:admin"));
+    assert!(config.common.access.admin_resources.users.contains("mesh-system:admin"));
 
     let homeless = parse_global(None, &BTreeMap::new()).unwrap().config;
-    assert_eq!(homeless.general.work_dir, PathBuf::from("./sunbear-data"));
+    assert_eq!(homeless.common.general.work_dir, PathBuf::from("./sunbear-data"));
 }
 
 #[test]
@@ -161,7 +161,7 @@ general:
     assert_eq!(peer.root_ca_file, Some(PathBuf::from("/ca.pem")));
     assert_eq!(peer.max_message_size, 2 * 1024 * 1024);
     assert_eq!(peer.token, Some(TokenSource::File(PathBuf::from("/token"))));
-    let StoreKind::Postgres(postgres) = config.store.kind else { panic!("not postgres") };
+    let StoreKind::Postgres(postgres) = config.common.store.kind else { panic!("not postgres") };
     assert_eq!(
         (postgres.host.as_str(), postgres.port, postgres.max_connections),
         ("db", 5432, None)
@@ -172,7 +172,7 @@ general:
     assert_eq!(config.cleanup.dataplane_age, Duration::from_secs(5400));
     let files = TlsFiles { cert: PathBuf::from("/dp.crt"), key: PathBuf::from("/dp.key") };
     assert_eq!(config.dp_server.tls.files, Some(files));
-    let tokens = config.proxy_authentication.dataplane_tokens;
+    let tokens = config.common.proxy_authentication.dataplane_tokens;
     assert!(!tokens.enable_issuer && !tokens.use_secrets);
     let expected = [
         PublicKey {
@@ -187,7 +187,7 @@ general:
         },
     ];
     assert_eq!(tokens.public_keys, expected);
-    assert_eq!(config.addresses.known_internal_cidrs, ["10.0.0.0/8"]);
+    assert_eq!(config.common.addresses.known_internal_cidrs, ["10.0.0.0/8"]);
     assert_eq!(config.ingress_tag_filters, ["kuma.io/", "app"]);
 }
 
@@ -212,6 +212,16 @@ fn unknown_keys_name_the_nearest() {
     );
     check("stroe: {type: memory}", &[], "unknown key stroe, did you mean store?");
     check("somethingElse: 1", &[], "unknown key somethingElse");
+    check(
+        "apiServer: {authn: {anonymousWrite: true}}",
+        &[],
+        "unknown key apiServer.authn.anonymousWrite, did you mean apiServer.authn.anonymousWrites?",
+    );
+    // Also in entries of lists; what one may write there is named.
+    let entry = "dpServer: {authn: {dpProxy: {dpToken: {validator: {publicKeys: [{kid: a, keyfile: x}]}}}}}";
+    let said = errors(entry, &[]);
+    assert!(said[0].contains("unknown field `keyfile`, expected one of `kid`"), "{said:?}");
+    assert!(said[0].contains("`keyFile`"), "{said:?}");
 }
 
 #[test]
@@ -278,7 +288,7 @@ fn checks() {
         "grpcs://a:1/path",
     ] {
         check(
-            &format!("multizone: {{zone: {{globalAddress: \"{address}\"}}}}"),
+            &format!("multizone: {{zone: {{name: a, globalAddress: \"{address}\"}}}}"),
             &[],
             &format!(
                 "multizone.zone.globalAddress (configuration file) must be grpcs://host:port or grpc://host:port, \
@@ -312,7 +322,7 @@ fn checks() {
         "ipam.knownInternalCIDRs (configuration file) must hold address ranges such as 10.0.0.0/8, not \"10.0.0.0/33\"",
     );
     check(
-        "multizone: {zone: {globalAddress: grpc://global:5685, kds: {auth: {tokenInline: secret}}}}",
+        "multizone: {zone: {name: a, globalAddress: grpc://global:5685, kds: {auth: {tokenInline: secret}}}}",
         &[],
         "multizone.zone.globalAddress (configuration file) must begin with grpcs://, \
          because a token must not be sent in plain text",
@@ -328,6 +338,28 @@ fn checks() {
         "apiServer.https.requireClientCert (configuration file) needs apiServer.https.tlsCaFile \
          or apiServer.auth.clientCertsDir",
     );
+}
+
+/// Two zones left at the default would take each other's place at their global.
+#[test]
+fn a_zone_of_a_global_needs_a_name() {
+    let address = "multizone: {zone: {globalAddress: 'grpcs://g:5685'}}";
+    check(
+        address,
+        &[],
+        "multizone.zone.name (default) must be set beside multizone.zone.globalAddress, to a name \
+         that no other zone of that global has",
+    );
+    let name = ("KUMA_MULTIZONE_ZONE_NAME", "default");
+    assert_eq!(zone(address, &[name]).config.name, "default");
+    assert_eq!(zone("", &[]).config.name, "default");
+}
+
+#[test]
+fn anonymous_writes_are_off() {
+    let load = |pairs: &[(&str, &str)]| global("", pairs).config.common.api.anonymous_writes;
+    assert!(!load(&[]));
+    assert!(load(&[("SUNBEAR_API_SERVER_AUTHN_ANONYMOUS_WRITES", "true")]));
 }
 
 #[test]
@@ -383,7 +415,7 @@ fn notices() {
     let yaml = "
 store: {cache: {enabled: true}}
 runtime: {kubernetes: {injector: {exceptions: {labels: {a: b}}}}}
-multizone: {global: {kds: {refreshInterval: 1s}}}
+multizone: {global: {kds: {refreshInterval: 1s, nackBackoff: 1s}}}
 defaults: {SkipHostnameGenerators: true}
 ";
     let loaded = global(
@@ -395,12 +427,14 @@ defaults: {SkipHostnameGenerators: true}
             ("SUNBEAR_GLOBAL_PORT", "tcp://10.0.0.1:5681"),
             ("KUMA_DP_SERVR_PORT", "5678"),
             ("SUNBEAR_NONSENSE", "1"),
+            ("SUNBEAR_API_SERVER_AUTHN_ANONYMOUS_WRITE", "1"),
             ("PATH", "/bin"),
         ],
     );
-    assert!(loaded.config.defaults.skip_hostname_generators);
+    assert!(loaded.config.common.defaults.skip_hostname_generators);
     let ignored = [
         "KUMA_RUNTIME_KUBERNETES_INJECTOR_CNI_ENABLED",
+        "multizone.global.kds.nackBackoff",
         "multizone.global.kds.refreshInterval",
         "runtime.kubernetes",
         "store.cache",
@@ -408,6 +442,10 @@ defaults: {SkipHostnameGenerators: true}
     assert_eq!(loaded.notices.ignored, ignored);
     let unknown = [
         ("KUMA_DP_SERVR_PORT".to_owned(), Some("KUMA_DP_SERVER_PORT".to_owned())),
+        (
+            "SUNBEAR_API_SERVER_AUTHN_ANONYMOUS_WRITE".to_owned(),
+            Some("SUNBEAR_API_SERVER_AUTHN_ANONYMOUS_WRITES".to_owned()),
+        ),
         ("SUNBEAR_NONSENSE".to_owned(), None),
     ];
     assert_eq!(loaded.notices.unknown_variables, unknown);
@@ -451,23 +489,29 @@ fn dumps() {
 #[test]
 fn on_kubernetes() {
     let config = zone("environment: kubernetes", &[]).config;
-    assert_eq!(config.environment, DeploymentEnvironment::Kubernetes);
-    assert_eq!(config.proxy_authentication.dataplane, ProxyAuthenticationKind::ServiceAccountToken);
+    assert_eq!(config.common.environment, DeploymentEnvironment::Kubernetes);
+    assert_eq!(
+        config.common.proxy_authentication.dataplane,
+        ProxyAuthenticationKind::ServiceAccountToken
+    );
 }
 
 #[test]
 fn logging() {
     let config = zone("log: {format: json, level: debug}", &[]).config;
-    assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Json, "debug"));
+    assert_eq!(
+        (config.common.log.format, config.common.log.filter.as_str()),
+        (LogFormat::Json, "debug")
+    );
     let config = zone("log: {level: debug}", &[("RUST_LOG", "warn")]).config;
-    assert_eq!(config.log.filter, "warn");
+    assert_eq!(config.common.log.filter, "warn");
 }
 
 #[test]
 fn addresses_of_globals() {
     let address = |text: &str| {
         let yaml = format!("multizone: {{zone: {{globalAddress: '{text}'}}}}");
-        zone(&yaml, &[]).config.global.unwrap().address
+        zone(&yaml, &[("KUMA_MULTIZONE_ZONE_NAME", "east")]).config.global.unwrap().address
     };
     let expected = GlobalAddress { tls: false, host: "10.0.0.1".to_owned(), port: 5685 };
     assert_eq!(address("grpc://10.0.0.1:5685"), expected);
@@ -482,15 +526,15 @@ fn keys_of_secrets_come_from_one_place_and_are_never_shown() {
     let load = |yaml: &str, pairs: &[(&str, &str)]| parse_zone(Some(yaml), &env(pairs));
     let name = ("SUNBEAR_MULTIZONE_ZONE_NAME", "east");
     let loaded = load("", &[name]).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(loaded.config.store.secrets, None);
+    assert_eq!(loaded.config.common.store.secrets, None);
 
     let file = ("KUMA_STORE_SECRETS_KEY_FILE", "/etc/keys");
     let loaded = load("", &[name, file]).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(loaded.config.store.secrets, Some(SecretKeys::File("/etc/keys".into())));
+    assert_eq!(loaded.config.common.store.secrets, Some(SecretKeys::File("/etc/keys".into())));
 
     let inline = ("SUNBEAR_STORE_SECRETS_KEYS", key);
     let loaded = load("", &[name, inline]).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(loaded.config.store.secrets, Some(SecretKeys::Inline(Secret::new(key))));
+    assert_eq!(loaded.config.common.store.secrets, Some(SecretKeys::Inline(Secret::new(key))));
     assert!(!format!("{:?}", loaded.config).contains("AAAA"));
     for dump in [loaded.settings.dump(), loaded.settings.dump_for_kds()] {
         assert!(!dump.to_string().contains("AAAA"));
