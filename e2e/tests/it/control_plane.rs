@@ -56,8 +56,16 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     pub(crate) fn global(folder: &Path, ports: Ports) -> Self {
+        Self::global_with(folder, ports, &[])
+    }
+
+    /// A global with further settings.
+    pub(crate) fn global_with(folder: &Path, ports: Ports, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(program("sunbear-global"));
-        command.arg("run").env("KUMA_MULTIZONE_GLOBAL_KDS_GRPC_PORT", ports.kds.to_string());
+        command
+            .arg("run")
+            .env("KUMA_MULTIZONE_GLOBAL_KDS_GRPC_PORT", ports.kds.to_string())
+            .envs(settings.iter().copied());
         Self::start("global", folder, ports, command)
     }
 
@@ -70,17 +78,32 @@ impl ControlPlane {
         address: &str,
         ca: &Path,
     ) -> Self {
+        Self::zone_with(label, zone, folder, ports, address, ca, &[])
+    }
+
+    /// As [`Self::zone`], with further settings.
+    pub(crate) fn zone_with(
+        label: &str,
+        zone: &str,
+        folder: &Path,
+        ports: Ports,
+        address: &str,
+        ca: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new(program("sunbear-zone"));
         command
             .arg("run")
             .env("KUMA_MULTIZONE_ZONE_NAME", zone)
             .env("KUMA_MULTIZONE_ZONE_GLOBAL_ADDRESS", address)
             .env("KUMA_MULTIZONE_ZONE_KDS_ROOT_CA_FILE", ca)
-            .env("KUMA_DP_SERVER_PORT", ports.dp.to_string());
+            .env("KUMA_DP_SERVER_PORT", ports.dp.to_string())
+            .envs(settings.iter().copied());
         Self::start(label, folder, ports, command)
     }
 
-    fn start(label: &str, folder: &Path, ports: Ports, mut command: Command) -> Self {
+    /// Runs a command that becomes, or starts, a control plane.
+    pub(crate) fn start(label: &str, folder: &Path, ports: Ports, mut command: Command) -> Self {
         let own = folder.join(label);
         fs::create_dir_all(&own).unwrap();
         command

@@ -2,7 +2,10 @@
 //! The programs have to be built before: `cargo build --workspace`; `cargo xtask test` does it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod access;
 mod control_plane;
+mod postgres;
 mod scenarios;
+mod secrets;
 mod start;
 mod sync;

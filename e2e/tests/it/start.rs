@@ -1,8 +1,13 @@
 //! Wrong settings: what is said, and how the process ends.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use crate::control_plane::{ControlPlane, Ports, free_ports, program};
+use xtask::project;
+
+use crate::{
+    control_plane::{ControlPlane, Ports, free_ports, program},
+    postgres::Postgres,
+};
 
 /// Runs a program that must refuse to start; exit code and what it said.
 fn refused(program_name: &str, folder: &Path, settings: &[(&str, &str)]) -> (i32, String) {
@@ -20,29 +25,206 @@ fn refused(program_name: &str, folder: &Path, settings: &[(&str, &str)]) -> (i32
     (output.status.code().unwrap(), said)
 }
 
+/// A start that must fail: exit code, and the words of the one line that says why.
+struct Refusal<'a> {
+    program: &'a str,
+    settings: &'a [(&'a str, &'a str)],
+    code: i32,
+    words: &'a [&'a str],
+}
+
 #[test]
 fn wrong_settings_are_named_and_end_the_start() {
     let folder = tempfile::tempdir().unwrap();
-    let (code, said) = refused(
-        "sunbear-zone",
+    let file = folder.path().join("file");
+    fs::write(&file, "no folder").unwrap();
+    let below = file.join("folder");
+    let refusals = [
+        Refusal {
+            program: "sunbear-zone",
+            settings: &[
+                ("KUMA_MULTIZONE_ZONE_NAME", "east"),
+                ("KUMA_MULTIZONE_ZONE_GLOBAL_ADDRESS", "http://global:5685"),
+            ],
+            code: 2,
+            words: &["multizone.zone.globalAddress", "grpcs://host:port"],
+        },
+        Refusal {
+            program: "sunbear-zone",
+            settings: &[("KUMA_MULTIZONE_ZONE_GLOBAL_ADDRESS", "grpcs://global:5685")],
+            code: 2,
+            words: &["multizone.zone.name", "must be set"],
+        },
+        Refusal {
+            program: "sunbear-zone",
+            settings: &[("KUMA_MULTIZONE_ZONE_NAME", "East_1")],
+            code: 2,
+            words: &["multizone.zone.name", "lower-case"],
+        },
+        Refusal {
+            program: "sunbear-zone",
+            settings: &[
+                ("KUMA_MULTIZONE_ZONE_NAME", "east"),
+                ("KUMA_MULTIZONE_ZONE_GLOBAL_ADDRESS", "grpcs://localhost:1"),
+                ("KUMA_MULTIZONE_ZONE_KDS_ROOT_CA_FILE", "/nowhere/ca.pem"),
+            ],
+            code: 1,
+            words: &["multizone.zone.kds.rootCaFile", "/nowhere/ca.pem"],
+        },
+        Refusal {
+            program: "sunbear-global",
+            settings: &[("KUMA_API_SERVER_HTTP_PORT", "x")],
+            code: 2,
+            words: &["apiServer.http.port", "a whole number"],
+        },
+        Refusal {
+            program: "sunbear-global",
+            settings: &[("KUMA_GENERAL_WORK_DIR", below.to_str().unwrap())],
+            code: 1,
+            words: &["creating the folder", "general.workDir"],
+        },
+        Refusal {
+            program: "sunbear-global",
+            settings: &[
+                ("KUMA_GENERAL_TLS_CERT_FILE", "/nowhere/tls.crt"),
+                ("KUMA_GENERAL_TLS_KEY_FILE", "/nowhere/tls.key"),
+            ],
+            code: 1,
+            words: &["could not read /nowhere/tls.crt", "name another certificate"],
+        },
+        Refusal {
+            program: "sunbear-global",
+            settings: &[("SUNBEAR_STORE_SECRETS_KEY_FILE", "/nowhere/keys")],
+            code: 1,
+            words: &["store.secrets.keyFile", "/nowhere/keys"],
+        },
+    ];
+    for (index, refusal) in refusals.iter().enumerate() {
+        let own = folder.path().join(index.to_string());
+        let (code, said) = refused(refusal.program, &own, refusal.settings);
+        assert_eq!(code, refusal.code, "{said}");
+        let last = said.trim_end().lines().next_back().unwrap();
+        for word in refusal.words {
+            assert!(last.contains(word), "{word} in {last}");
+        }
+    }
+}
+
+/// Folders of which no byte is left, or that may only be read. The cause goes away, and the next
+/// start succeeds.
+#[test]
+fn full_and_read_only_folders() {
+    let Some(unshare) = project::find_program("unshare", &[]) else {
+        eprintln!("SKIPPED: no unshare");
+        return;
+    };
+    for (options, mended, words) in [
+        ("size=64k", "size=64m", ["disk is full", "make room"]),
+        ("size=64m,ro", "rw", ["read-only", "make the folder writable"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, ports) = (folder.path().join("global"), Ports::free());
+        // In a mount namespace of its own, which needs no rights.
+        let script = "mount -t tmpfs -o \"$OPTIONS\" none \"$KUMA_GENERAL_WORK_DIR\" || exit 77
+            \"$PROGRAM\" run; echo \"exit code $?\"
+            mount -o \"remount,$MENDED\" none \"$KUMA_GENERAL_WORK_DIR\"
+            exec \"$PROGRAM\" run";
+        let mut command = Command::new(&unshare);
+        command
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+            .env("PROGRAM", program("sunbear-global"))
+            .envs([("OPTIONS", options), ("MENDED", mended)])
+            .env("KUMA_MULTIZONE_GLOBAL_KDS_GRPC_PORT", ports.kds.to_string());
+        let mut global = ControlPlane::start("global", folder.path(), ports, command);
+        global.until("an answer or an end", |g| g.is_ready() || !g.is_running());
+        let log = global.log();
+        if !global.is_running() && !log.contains("exit code") {
+            eprintln!("SKIPPED: no mount namespace here: {log}");
+            return;
+        }
+        assert!(global.is_ready(), "{}: {log}", own.display());
+        let before = log.lines().position(|line| line == "exit code 1").expect("an exit code");
+        let said = log.lines().nth(before - 1).unwrap();
+        for word in words {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+    }
+}
+
+#[test]
+fn a_postgres_that_refuses_is_named_and_a_start_after_that_succeeds() {
+    let Some(postgres) = Postgres::start("right") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let port = postgres.port.to_string();
+    let settings = |password: &'static str, database: &'static str| {
+        [
+            ("KUMA_STORE_TYPE", "postgres"),
+            ("KUMA_STORE_POSTGRES_PORT", port.as_str()),
+            ("KUMA_STORE_POSTGRES_USER", "sunbear"),
+            ("KUMA_STORE_POSTGRES_PASSWORD", password),
+            ("KUMA_STORE_POSTGRES_DB_NAME", database),
+        ]
+    };
+    for (password, database, words) in [
+        ("very-wrong", "postgres", ["password authentication failed", "store.postgres.user"]),
+        ("right", "absent", ["database \"absent\" does not exist", "dbName"]),
+    ] {
+        let (code, said) = refused("sunbear-global", folder.path(), &settings(password, database));
+        assert_eq!(code, 1, "{said}");
+        let last = said.trim_end().lines().next_back().unwrap();
+        for word in words {
+            assert!(last.contains(word), "{word} in {last}");
+        }
+        assert!(!said.contains("very-wrong"), "{said}");
+    }
+    let right = settings("right", "postgres");
+    let mut global = ControlPlane::global_with(folder.path(), Ports::free(), &right);
+    global.until_ready();
+}
+
+/// The zone goes on trying, and needs no restart once its files are right.
+#[test]
+fn wrong_authorities_and_tokens_are_said_and_mended_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("KUMA_MULTIZONE_GLOBAL_KDS_AUTH_TYPE", "zoneToken")];
+    let mut global = ControlPlane::global_with(folder.path(), Ports::free(), &settings);
+    global.until_ready();
+    let mut stranger = ControlPlane::global(&folder.path().join("stranger"), Ports::free());
+    stranger.until_ready();
+    let issue = |zone: &str, valid_for: &str| {
+        let body = format!(r#"{{"zone":"{zone}","scope":["cp"],"validFor":"{valid_for}"}}"#);
+        let (code, said) = global.send("POST", "/tokens/zone", &body);
+        assert_eq!(code, 200, "{said}");
+        said.trim_end().lines().next_back().unwrap().to_owned()
+    };
+
+    let (ca, token) = (folder.path().join("ca.pem"), folder.path().join("token"));
+    fs::copy(stranger.certificate(), &ca).unwrap();
+    fs::write(&token, issue("east", "1ms")).unwrap();
+    let mut zone = ControlPlane::zone_with(
+        "east",
+        "east",
         folder.path(),
-        &[
-            ("KUMA_MULTIZONE_ZONE_NAME", "east"),
-            ("KUMA_MULTIZONE_ZONE_GLOBAL_ADDRESS", "http://global:5685"),
-        ],
+        Ports::free(),
+        &global.kds_address(),
+        &ca,
+        &[("KUMA_MULTIZONE_ZONE_KDS_AUTH_TOKEN_PATH", token.to_str().unwrap())],
     );
-    assert_eq!(code, 2, "{said}");
-    assert!(said.contains("multizone.zone.globalAddress"), "{said}");
-
-    let (code, said) =
-        refused("sunbear-zone", folder.path(), &[("KUMA_MULTIZONE_ZONE_NAME", "East_1")]);
-    assert_eq!(code, 2, "{said}");
-    assert!(said.contains("multizone.zone.name"), "{said}");
-
-    let (code, said) =
-        refused("sunbear-global", folder.path(), &[("KUMA_API_SERVER_HTTP_PORT", "x")]);
-    assert_eq!(code, 2, "{said}");
-    assert!(said.contains("apiServer.http.port"), "{said}");
+    let says = |zone: &mut ControlPlane, words: [&str; 2]| {
+        zone.until(words[0], |z| {
+            z.log().lines().any(|line| words.iter().all(|word| line.contains(word)))
+        });
+        assert!(zone.is_running() && !zone.is_ready());
+    };
+    says(&mut zone, ["UnknownIssuer", "multizone.zone.kds.rootCaFile"]);
+    fs::copy(global.certificate(), &ca).unwrap();
+    says(&mut zone, ["expired", "multizone.zone.kds.auth.tokenPath"]);
+    fs::write(&token, issue("west", "1h")).unwrap();
+    says(&mut zone, ["west", "multizone.zone.kds.auth.tokenPath"]);
+    fs::remove_file(&token).unwrap();
+    says(&mut zone, ["zone token not readable", "must name a file"]);
+    fs::write(&token, issue("east", "1h")).unwrap();
+    zone.until_ready();
 }
 
 #[test]
@@ -77,6 +259,7 @@ fn a_port_in_use_is_named_with_its_setting() {
     );
     assert_eq!(second.exit_code(), Some(1));
     assert!(second.log().contains("apiServer.http.port"), "{}", second.log());
+    assert!(second.log().contains("choose another port"), "{}", second.log());
 }
 
 #[test]

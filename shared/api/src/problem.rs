@@ -112,6 +112,7 @@ impl Problem {
             || Self::new(StatusCode::SERVICE_UNAVAILABLE, "Service unavailable", error.to_string());
         match error {
             StoreError::Unavailable(_)
+            | StoreError::Refused(_)
             | StoreError::ReadOnly(_)
             | StoreError::Full(_)
             | StoreError::Fenced(_)

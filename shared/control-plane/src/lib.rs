@@ -3,6 +3,7 @@
 //! it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod advice;
 mod arguments;
 pub mod program;
 pub mod serving;

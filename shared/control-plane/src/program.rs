@@ -13,6 +13,7 @@ use sunbear_runtime::{
 use tracing::{error, info};
 
 use crate::{
+    advice,
     arguments::{Arguments, Command, ConfigAction, SecretsAction},
     storage,
 };
@@ -84,9 +85,7 @@ where
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
         Err(error) => {
-            // One line, whatever libraries put into their messages.
-            let text = format!("{error:#}").replace('\n', " ");
-            error!("could not start: {text}");
+            error!("could not start: {}", advice::line(&error));
             ExitCode::from(FAILED)
         }
     }

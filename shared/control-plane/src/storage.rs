@@ -83,8 +83,12 @@ fn secret_cipher(settings: &config::Store) -> Result<SecretCipher> {
 
 async fn open_sqlite(path: &Path, secrets: SecretCipher) -> Result<Sqlite> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("creating the folder {}", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| {
+            format!(
+                "creating the folder {} (general.workDir or store.sqlite.path)",
+                folder.display()
+            )
+        })?;
     }
     info!(path = %path.display(), "store: SQLite");
     Sqlite::open_with_secrets(path, secrets)

@@ -242,11 +242,13 @@ impl ZoneKds {
             if opened.elapsed() >= HEALTHY {
                 wait = RETRY_FIRST;
             }
+            let reason = describe(&status);
             warn!(
                 stream,
                 global = %self.config.global,
                 code = ?status.code(),
-                reason = describe(&status),
+                reason,
+                advice = advice(status.code(), &reason),
                 retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
                 "stream to the global ended"
             );
@@ -425,4 +427,40 @@ fn describe(status: &Status) -> String {
         source = error.source();
     }
     text
+}
+
+/// What an operator can do about the end of a stream, if it will not mend by itself.
+fn advice(code: tonic::Code, reason: &str) -> Option<&'static str> {
+    const BY_TEXT: &[(&str, &str)] = &[
+        (
+            "UnknownIssuer",
+            "multizone.zone.kds.rootCaFile must hold the authority of the global's certificate, or \
+             that certificate itself if it is self-signed",
+        ),
+        (
+            "not valid for name",
+            "the global's certificate must name the host of multizone.zone.globalAddress",
+        ),
+        ("certificate expired", "the global needs a new certificate"),
+        (
+            "zone token not readable",
+            "multizone.zone.kds.auth.tokenPath must name a file that holds a zone token",
+        ),
+        ("failed to lookup address", "check the host name in multizone.zone.globalAddress"),
+        (
+            "Connection refused",
+            "see that the global runs; check host and port in multizone.zone.globalAddress",
+        ),
+        ("InvalidContentType", "no TLS is spoken at that port; check multizone.zone.globalAddress"),
+    ];
+    if let Some((_, advice)) = BY_TEXT.iter().find(|(text, _)| reason.contains(text)) {
+        return Some(advice);
+    }
+    match code {
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => Some(
+            "put a zone token of scope cp that the global has issued for this zone into the file \
+             of multizone.zone.kds.auth.tokenPath; it is read again at the next try",
+        ),
+        _ => None,
+    }
 }

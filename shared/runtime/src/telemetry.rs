@@ -61,13 +61,17 @@ pub fn init(options: &LogOptions) -> Result<(), TelemetryError> {
 }
 
 /// An error with all its sources in one line, outermost first. Messages of our errors never repeat
-/// their source, so this is how an error is logged; for `anyhow` pass `error.as_ref()`.
+/// their source, so this is how an error is logged; those of others may, and are said once. For
+/// `anyhow` pass `error.as_ref()`.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         source = error.source();
     }
     text
@@ -88,6 +92,12 @@ mod tests {
 
         let error = Outer(Inner(std::io::Error::other("disk on fire")));
         assert_eq!(chain(&error), "outer: inner: disk on fire");
+
+        #[derive(Debug, thiserror::Error)]
+        #[error("repeats: {0}")]
+        struct Repeats(#[source] std::io::Error);
+        let error = Repeats(std::io::Error::other("disk on fire"));
+        assert_eq!(chain(&error), "repeats: disk on fire");
     }
 
     #[test]

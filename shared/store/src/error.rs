@@ -77,6 +77,10 @@ pub enum StoreError {
     /// a commit, the commit may or may not have been made.
     #[error("database unavailable")]
     Unavailable(#[source] Source),
+    /// The database is there and does not let us in: wrong user or password, no such database, no
+    /// right to it. Worth a retry, because the database may be put right without us.
+    #[error("database refuses access")]
+    Refused(#[source] Source),
     /// The database takes no writes at present: a standby, or a read-only file system.
     #[error("database is read-only")]
     ReadOnly(#[source] Source),
@@ -128,7 +132,7 @@ pub enum StoreError {
 impl StoreError {
     /// The same call may succeed later without anybody's doing.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Refused(_))
     }
 
     pub(crate) fn unavailable(why: impl Into<Source>) -> Self {

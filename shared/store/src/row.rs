@@ -369,6 +369,9 @@ impl From<sqlx::Error> for StoreError {
                     // a transaction for too long.
                     "57014" | "55P03" | "57P01" | "57P02" | "57P03" | "57P05" | "53300"
                     | "25P03" => Self::Unavailable(Box::new(error)),
+                    // No such database, no right to what is in it.
+                    "3D000" | "42501" => Self::Refused(Box::new(error)),
+                    c if c.starts_with("28") => Self::Refused(Box::new(error)),
                     "XX001" | "XX002" => Self::Corrupt(Box::new(error)),
                     c if c.starts_with("08") => Self::Unavailable(Box::new(error)),
                     _ => Self::Other(Box::new(error)),
