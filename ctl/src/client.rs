@@ -8,7 +8,7 @@ use reqwest::{
     header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
     redirect,
 };
-use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, sign::SingleCertAndKey};
 use serde_json::Value;
 use sunbear_model::Kind;
 use sunbear_security::{
@@ -120,7 +120,10 @@ impl Client {
             Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
             None => None,
         };
-        if let Some(path) = &target.ca_cert {
+        if address.scheme() == "http" {
+            // Reading the system's authorities would be most of the work of a command.
+            builder = builder.tls_backend_preconfigured(without_authorities()?);
+        } else if let Some(path) = &target.ca_cert {
             let authorities = ServerTrust::Authorities(&read(path)?);
             let mut tls = trust::client_config(authorities, &["h2", "http/1.1"])
                 .with_context(|| path.display().to_string())?;
@@ -216,6 +219,14 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
         cause = inner.source();
     }
     printable(&text)
+}
+
+/// TLS that trusts nobody, for where there is none.
+fn without_authorities() -> anyhow::Result<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .context("preparing TLS")?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// Headers of every request.
