@@ -5,12 +5,15 @@ use std::{
     fs,
     io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::symlink,
+    path::PathBuf,
     process::{self, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use xtask::{
+    document,
     engine::{self, Engine},
     http, interrupt, project,
     topology::quickstart,
@@ -77,6 +80,15 @@ fn play(stack: &mut Stack) -> Result<()> {
     stack.await_answers("frontend").context("with one replica of the global")?;
     say("a replica of the global killed: the next change reached both zones");
 
+    stack.run_readme()?;
+    stack.await_answers("api").context("after the README's commands")?;
+    say("the commands of README.md work");
+    stack.run_deploy_md()?;
+    stack.await_answers("frontend").context("after the commands of docs/deploy.md")?;
+    say(
+        "the commands of docs/deploy.md work: a certificate authority of one's own, backup, restore",
+    );
+
     stack.published_only(&["balancer", "gateway-east", "gateway-west"])?;
     say("nothing but the global's API and the gateways is published");
     Ok(())
@@ -87,6 +99,8 @@ struct Stack {
     engine: Engine,
     project: String,
     environment: Vec<(&'static str, String)>,
+    /// For files that commands make; removed in the end.
+    scratch: PathBuf,
     gateways: [u16; 2],
 }
 
@@ -103,7 +117,9 @@ impl Stack {
             ("SUNBEAR_WEST_NET", west_net),
         ];
         let project = format!("sunbear-check-{}", process::id());
-        Ok(Self { engine, project, environment, gateways: [east, west] })
+        let scratch = project::target()?.join(&project);
+        fs::create_dir_all(&scratch)?;
+        Ok(Self { engine, project, environment, scratch, gateways: [east, west] })
     }
 
     fn compose(&self, arguments: &[&str]) -> Result<Command> {
@@ -133,6 +149,51 @@ impl Stack {
             bail!("applying {file}: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(())
+    }
+
+    /// Runs what the README says after the first line, which is what we have done.
+    fn run_readme(&self) -> Result<()> {
+        let readme = fs::read_to_string(project::root()?.join("README.md"))?;
+        let lines = document::indented(&readme, "Containers");
+        let [first, rest @ ..] = &lines[..] else { bail!("README.md has no commands here") };
+        if first != "cargo xtask images && docker-compose up -d" || rest.is_empty() {
+            bail!("README.md does not begin with what we did, but with {first:?}");
+        }
+        rest.iter().try_for_each(|line| self.run_shell("README.md", line))
+    }
+
+    /// Runs the blocks of the part on Compose.
+    fn run_deploy_md(&self) -> Result<()> {
+        let document = fs::read_to_string(project::root()?.join("docs/deploy.md"))?;
+        for block in document::fenced(&document) {
+            if block.info == "sh compose" {
+                let place = format!("docs/deploy.md:{}", block.line);
+                self.run_shell(&place, &block.text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs commands in a scratch folder that has `docs` in it, with this project's name.
+    fn run_shell(&self, place: &str, text: &str) -> Result<()> {
+        let [east, west] = self.gateways;
+        let text = text
+            .replace("127.0.0.1:8080", &format!("127.0.0.1:{east}"))
+            .replace("127.0.0.1:8081", &format!("127.0.0.1:{west}"))
+            // An answer that is no success is no success of the command.
+            .replace("curl -i ", "curl -i --fail --silent --show-error ");
+        let root = project::root()?;
+        let docs = self.scratch.join("docs");
+        if !docs.exists() {
+            symlink(root.join("docs"), docs)?;
+        }
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c"]).arg(text).current_dir(&self.scratch);
+        command.env("PATH", self.engine.path_with_compose(&self.scratch)?);
+        command.env("COMPOSE_FILE", root.join("docker-compose.yml"));
+        command.env("COMPOSE_PROJECT_NAME", &self.project);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        engine::output(command).map(drop).with_context(|| place.to_owned())
     }
 
     fn kill(&self, service: &str) -> Result<()> {
@@ -211,6 +272,7 @@ impl Stack {
                 bail!("left behind by `down -v`: docker {}: {left}", kind.join(" "));
             }
         }
+        fs::remove_dir_all(&self.scratch)?;
         say("down, and nothing is left");
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! Docker's engine and Compose: found, or installed from Debian and started.
 
 use std::{
+    env,
+    ffi::OsString,
     fs::{self, OpenOptions},
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -110,6 +112,20 @@ impl Engine {
         };
         command.current_dir(project::root()?).args(arguments);
         Ok(command)
+    }
+
+    /// A `PATH` in which `docker-compose` is there as a program; `scratch` may take one.
+    pub fn path_with_compose(&self, scratch: &Path) -> Result<OsString> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        if let Compose::Program(_) = self.compose {
+            return Ok(path);
+        }
+        let folder = scratch.join("bin");
+        let program = folder.join("docker-compose");
+        fs::create_dir_all(&folder)?;
+        fs::write(&program, format!("#!/bin/sh\nexec {} compose \"$@\"\n", self.docker.display()))?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        Ok(env::join_paths([folder].into_iter().chain(env::split_paths(&path)))?)
     }
 
     /// The standard output of `docker` with these arguments.

@@ -6,6 +6,7 @@
 //! network, so that any program with the same flags could take their place.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod document;
 pub mod engine;
 pub mod envoy;
 pub mod http;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use xtask::{envoy, project};
+use xtask::{engine::Engine, envoy, project};
 
 use crate::{deny, docs};
 
@@ -41,6 +41,15 @@ pub(crate) fn run(fast: bool) -> Result<ExitCode> {
         let mut demo = cargo(&["run", "--quiet", "--package", "xtask", "--", "demo", "--check"])?;
         needs.tell(&mut demo)?;
         steps.run("demo", demo);
+        match Engine::find_or_start() {
+            Ok(_) => {
+                let check = ["run", "--quiet", "--package", "xtask", "--", "compose", "--check"];
+                let mut compose = cargo(&[&check[..], &["--dev"]].concat())?;
+                needs.tell(&mut compose)?;
+                steps.run("compose", compose);
+            }
+            Err(error) => steps.skip("compose", &format!("{error:#}")),
+        }
     }
     Ok(steps.conclude(counts))
 }
