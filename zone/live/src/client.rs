@@ -352,8 +352,14 @@ impl Connection {
 
     async fn exchange(&mut self, call: &Call) -> Result<Answer, Failure> {
         let answer = match &mut self.sender {
-            Sender::Http1(sender) => sender.send_request(call.request(false)).await,
-            Sender::Http2(sender) => sender.send_request(call.request(true)).await,
+            Sender::Http1(sender) => {
+                sender.ready().await.map_err(Failure::Broken)?;
+                sender.send_request(call.request(false)).await
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await.map_err(Failure::Broken)?;
+                sender.send_request(call.request(true)).await
+            }
         };
         let (parts, body) = answer.map_err(Failure::Broken)?.into_parts();
         let body = body.collect().await.map_err(Failure::Broken)?.to_bytes();

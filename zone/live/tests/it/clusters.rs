@@ -388,19 +388,22 @@ async fn external_permission(gateway: &Gateway) {
     let address = gateway.backend("a").address.to_string();
     scene.put(external("ext", &address, Value::Null, Value::Null));
     let port = scene.http("[{matches: [{prefix: /}], to: ext}]");
-    let permission = |source: &str| {
+    let permission = |source: &str, destination: &str| {
         format!(
             "{{type: TrafficPermission, sources: [{{match: {{kuma.io/service: {source}}}}}], \
-             destinations: [{{match: {{kuma.io/service: ext}}}}]}}"
+             destinations: [{{match: {{kuma.io/service: {destination}}}}}]}}"
         )
     };
-    scene.add(&permission("other"));
+    scene.add(&permission("other", "ext"));
     scene.apply().await;
     assert_eq!(Call::get(port, "/").send().await.status, 503);
-    scene.add(&permission("edge"));
+    scene.add(&permission("edge", "elsewhere"));
+    scene.apply().await;
+    assert_eq!(Call::get(port, "/").send().await.status, 503);
+    scene.add(&permission("edge", "ext"));
     scene.apply().await;
     Call::get(port, "/").until("it is permitted", |answer| answer.from() == "a").await;
-    scene.add(&permission("other"));
+    scene.add(&permission("other", "ext"));
     scene.apply().await;
     Call::get(port, "/").until("it is not", |answer| answer.status == 503).await;
     scene.remove("TrafficPermission", "trafficpermission");

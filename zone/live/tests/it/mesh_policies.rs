@@ -235,7 +235,7 @@ async fn outliers(gateway: &Gateway) {
     let conf = format!("{{outlierDetection: {{{EJECT}, {detectors}}}}}");
     let (port, bad) = with_bad_instance(gateway, &[&to("MeshCircuitBreaker", &conf)]).await;
     only(port, &["a", "b"]).await;
-    assert_eq!(bad.seen().len(), 2);
+    assert!((2..10).contains(&bad.seen().len()));
     let conf = format!("{{outlierDetection: {{disabled: true, {EJECT}, {detectors}}}}}");
     let (port, bad) = with_bad_instance(gateway, &[&to("MeshCircuitBreaker", &conf)]).await;
     for _ in 0..15 {
@@ -257,7 +257,7 @@ async fn over_circuit_breaker(gateway: &Gateway) {
     assert!(!overflows(port).await);
     let (port, bad) = with_bad_instance(gateway, &[legacy, &newer]).await;
     only(port, &["a", "b"]).await;
-    assert_eq!(bad.seen().len(), 2);
+    assert!((2..10).contains(&bad.seen().len()));
 }
 
 /// A policy for some listeners of the gateway.
