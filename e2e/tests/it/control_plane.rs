@@ -147,6 +147,13 @@ impl ControlPlane {
         self.process.kill();
     }
 
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let id = self.process.id().to_string();
+        let status = Command::new("sh").args(["-c", "kill -HUP \"$0\"", &id]).status();
+        assert!(status.unwrap().success());
+    }
+
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.ports.http));
         let answer = http::get(address, "localhost", path).ok()?;

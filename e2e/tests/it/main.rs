@@ -5,7 +5,9 @@
 mod access;
 mod control_plane;
 mod postgres;
+mod reload;
 mod scenarios;
 mod secrets;
 mod start;
 mod sync;
+mod walk;

@@ -47,8 +47,7 @@ pub enum TelemetryError {
 
 /// Sets up logging to standard error for the whole process. To be called once.
 pub fn init(options: &LogOptions) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", options.filter))
-        .map_err(|source| TelemetryError::Filter { filter: options.filter.clone(), source })?;
+    let filter = filter(&options.filter)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -58,6 +57,11 @@ pub fn init(options: &LogOptions) -> Result<(), TelemetryError> {
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init()?,
     }
     Ok(())
+}
+
+fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(format!("{QUIET},{directives}"))
+        .map_err(|source| TelemetryError::Filter { filter: directives.to_owned(), source })
 }
 
 /// An error with all its sources in one line, outermost first. Messages of our errors never repeat
@@ -98,6 +102,15 @@ mod tests {
         struct Repeats(#[source] std::io::Error);
         let error = Repeats(std::io::Error::other("disk on fire"));
         assert_eq!(chain(&error), "repeats: disk on fire");
+    }
+
+    #[test]
+    fn operators_may_hear_what_is_quiet_by_default() {
+        let directives = filter("info").unwrap().to_string();
+        assert!(directives.contains(QUIET), "{directives}");
+        let directives = filter("info,rustls::msgs::handshake=debug").unwrap().to_string();
+        assert!(directives.contains("rustls::msgs::handshake=debug"), "{directives}");
+        assert!(!directives.contains(QUIET), "{directives}");
     }
 
     #[test]
