@@ -3,14 +3,14 @@
 
 use serde_json::Value;
 use sunbear_model::{
-    Kind, Resource, ResourceKey, Spec, Typed, rest,
+    Kind, Resource, ResourceKey, Spec, Typed, membership, rest,
     validation::{self, Violations},
 };
 use sunbear_proto::kuma::mesh::v1alpha1::Mesh;
 use sunbear_security::ca;
 use sunbear_store::Snapshot;
 
-use crate::{authority, dataplane::membership_violation, problem::Problem, state::ApiState};
+use crate::{authority, problem::Problem, state::ApiState};
 
 /// May the object be stored so?
 pub(crate) fn check_put(
@@ -33,7 +33,7 @@ pub(crate) fn check_put(
         }
         Typed::Dataplane(dataplane) => {
             let mesh = mesh.and_then(Resource::as_mesh);
-            match mesh.and_then(|mesh| membership_violation(&key.mesh, mesh, dataplane)) {
+            match mesh.and_then(|mesh| membership::violation(&key.mesh, mesh, dataplane)) {
                 // Kuma answers 500 here.
                 Some(why) => Err(Problem::invalid_field(title, "", why)),
                 None => Ok(()),

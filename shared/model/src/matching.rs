@@ -5,7 +5,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use serde_json::Value;
 use sunbear_proto::kuma::mesh::v1alpha1::{
-    Dataplane, MeshGateway, Selector, dataplane::networking::gateway::GatewayType, mesh_gateway,
+    Dataplane, MeshGateway, dataplane::networking::gateway::GatewayType, mesh_gateway,
 };
 
 use crate::{
@@ -15,8 +15,10 @@ use crate::{
     tags::{self, Rank, Tags},
 };
 
+mod dataplane;
 mod target_ref;
 
+pub use dataplane::{best, gateway_of, matches_of, selects_dataplane};
 pub use target_ref::{
     Item, Proxy, ReferenceError, Selection, Socket, Subset, TargetRef, combinations, is_shadow,
     merge, select, sort_for_merge,
@@ -34,53 +36,6 @@ pub fn is_builtin_gateway(dataplane: &Dataplane) -> bool {
     gateway_type(dataplane) == Some(GatewayType::Builtin)
 }
 
-/// Of candidates with selectors the one that selects the Dataplane best: by rank, then the
-/// youngest, then the first by name. One without selectors selects everything, with the lowest
-/// rank.
-pub fn select_for_dataplane<'a>(
-    candidates: impl IntoIterator<Item = (&'a Arc<Resource>, Vec<&'a Tags>)>,
-    dataplane: &Dataplane,
-) -> Option<&'a Arc<Resource>> {
-    let mut best: Option<(&Arc<Resource>, Rank)> = None;
-    for (candidate, selectors) in candidates {
-        let ranks = selectors
-            .iter()
-            .filter(|s| tags::matches_dataplane(s, dataplane))
-            .map(|s| Rank::of(s))
-            .chain(selectors.is_empty().then(Rank::default));
-        for rank in ranks {
-            if best.is_none_or(|(chosen, best)| {
-                rank > best || (rank == best && candidate.created_at > chosen.created_at)
-            }) {
-                best = Some((candidate, rank));
-            }
-        }
-    }
-    best.map(|(candidate, _)| candidate)
-}
-
-/// The MeshGateway of a Dataplane, of those from the global and from the Dataplane's own zone.
-pub fn gateway_of<'a>(
-    gateways: impl IntoIterator<Item = &'a Arc<Resource>>,
-    dataplane: &Resource,
-) -> Option<&'a Arc<Resource>> {
-    let zone = dataplane.label(label::ZONE);
-    let near = |gateway: &Resource| {
-        gateway.label(label::ORIGIN) != Some(label::ORIGIN_ZONE)
-            || zone.is_none_or(|zone| gateway.label(label::ZONE).is_none_or(|z| z == zone))
-    };
-    let candidates = gateways.into_iter().filter(|g| near(g)).filter_map(|g| {
-        let message = g.as_mesh_gateway()?;
-        Some((g, message.selectors.iter().map(|s| &s.r#match).collect()))
-    });
-    select_for_dataplane(candidates, dataplane.as_dataplane()?)
-}
-
-/// Does the MeshGateway select the Dataplane, whatever others do?
-pub fn selects_dataplane(selectors: &[Selector], dataplane: &Dataplane) -> bool {
-    selectors.is_empty() || selectors.iter().any(|s| tags::matches_dataplane(&s.r#match, dataplane))
-}
-
 /// Tags of a listener of a gateway: those of the Dataplane, overlaid by the gateway's and its own.
 pub fn listener_tags(
     dataplane: &Dataplane,
@@ -88,21 +43,17 @@ pub fn listener_tags(
     listener: &mesh_gateway::Listener,
 ) -> Tags {
     let own = dataplane.networking.as_ref().and_then(|n| n.gateway.as_ref()).map(|g| &g.tags);
-    let layers = own.into_iter().chain([&gateway.tags, &listener.tags]);
-    layers.flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
+    overlaid(own.unwrap_or(&Tags::new()), gateway, listener)
 }
 
-/// Does one host name cover the other? A wildcard stands for one or more labels; an empty name and
-/// `*` are everything.
-pub fn hostnames_match(a: &str, b: &str) -> bool {
-    let covers = |wide: &str, narrow: &str| match wide {
-        "" | "*" => true,
-        wide => wide.strip_prefix("*.").is_some_and(|suffix| {
-            let head = narrow.strip_suffix(suffix).and_then(|head| head.strip_suffix('.'));
-            head.is_some_and(|labels| !labels.is_empty())
-        }),
-    };
-    a == b || covers(a, b) || covers(b, a)
+/// [`listener_tags`] from the tags of the Dataplane's gateway.
+pub(crate) fn overlaid(
+    own: &Tags,
+    gateway: &MeshGateway,
+    listener: &mesh_gateway::Listener,
+) -> Tags {
+    let layers = [own, &gateway.tags, &listener.tags];
+    layers.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 // Connection policies.
@@ -165,7 +116,7 @@ impl TagPolicy {
 }
 
 /// Best rank of the selectors that match.
-fn best(selectors: &[Tags], tags: &Tags) -> Option<Rank> {
+fn highest(selectors: &[Tags], tags: &Tags) -> Option<Rank> {
     selectors.iter().filter(|s| tags::matches(s, tags)).map(Rank::of).max()
 }
 
@@ -198,19 +149,19 @@ pub fn outbound_policy<'p>(
         let sources = p.selectors.sources.iter();
         let source =
             sources.filter(|s| tags::matches_dataplane(s, dataplane)).map(Rank::of).max()?;
-        Some((p, source.combined(best(&p.selectors.destinations, &destination)?)))
+        Some((p, source.combined(highest(&p.selectors.destinations, &destination)?)))
     }))
 }
 
 /// The one policy on the connections to an inbound.
 pub fn inbound_policy<'p>(policies: &'p [TagPolicy], inbound: &Tags) -> Option<&'p TagPolicy> {
-    choose(policies.iter().filter_map(|p| Some((p, best(&p.selectors.destinations, inbound)?))))
+    choose(policies.iter().filter_map(|p| Some((p, highest(&p.selectors.destinations, inbound)?))))
 }
 
 /// All policies on the connections to an inbound, the most specific about sources first.
 pub fn inbound_policies<'p>(policies: &'p [TagPolicy], inbound: &Tags) -> Vec<&'p TagPolicy> {
     let mut found: Vec<&TagPolicy> =
-        policies.iter().filter(|p| best(&p.selectors.destinations, inbound).is_some()).collect();
+        policies.iter().filter(|p| highest(&p.selectors.destinations, inbound).is_some()).collect();
     found.sort_by_key(|p| {
         let rank = p.selectors.sources.first().map_or_else(Rank::default, Rank::of);
         Reverse((rank, p.resource.created_at))
@@ -224,8 +175,8 @@ pub fn dataplane_policy<'p>(
     dataplane: &Dataplane,
 ) -> Option<&'p Arc<Resource>> {
     let candidates =
-        policies.iter().map(|p| (&p.resource, p.selectors.dataplanes.iter().collect()));
-    select_for_dataplane(candidates, dataplane)
+        policies.iter().map(|p| (&*p.resource, p.selectors.dataplanes.iter(), &p.resource));
+    best(candidates, dataplane)
 }
 
 /// The policy on what a listener of a gateway sends to a destination. The first selector that

@@ -9,12 +9,11 @@ use std::{
 
 use prost::Message as _;
 use sunbear_model::{
-    Kind, Resource, ResourceKey, Spec, Typed,
+    Kind, Resource, ResourceKey, Spec, Typed, membership,
     rest::Desired,
-    tags::{Tags, tag_sets},
     validation::{Mode, Violations, apply_defaults, compute_labels, validate_spec},
 };
-use sunbear_proto::kuma::mesh::v1alpha1::{Dataplane, Mesh, ZoneIngress};
+use sunbear_proto::kuma::mesh::v1alpha1::ZoneIngress;
 use sunbear_store::{Batch, BatchMode, Change, ChangeError, Snapshot, StoreError};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -106,7 +105,7 @@ fn prepare(
     let spec = apply_defaults(desired.kind, Some(&config.zone), mesh, desired.spec.clone());
     let spec = keep_computed(spec, stored);
     if let (Some(mesh), Typed::Dataplane(dataplane)) = (mesh, spec.typed())
-        && let Some(reason) = membership_violation(&desired.mesh, mesh, dataplane)
+        && let Some(reason) = membership::violation(&desired.mesh, mesh, dataplane)
     {
         return Err(RegisterError::Membership(reason));
     }
@@ -138,38 +137,6 @@ fn keep_computed(spec: Spec, stored: Option<&Arc<Resource>>) -> Spec {
     }
     new.available_services = old.available_services;
     Spec::from_message(Kind::ZONE_INGRESS, &new)
-}
-
-/// Why the mesh does not admit the Dataplane, if it does not: each of its tag sets has to fulfil
-/// a requirement, if there are any, and no restriction.
-fn membership_violation(name: &str, mesh: &Mesh, dataplane: &Dataplane) -> Option<String> {
-    let rules = mesh.constraints.as_ref()?.dataplane_proxy.as_ref()?;
-    let show =
-        |tags: &Tags| tags.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
-    for tags in tag_sets(dataplane) {
-        let fulfils = |rule: &Tags| {
-            rule.iter().all(|(key, want)| {
-                let have = tags.get(key).map_or("", String::as_str);
-                if want == "*" { !have.is_empty() } else { have == want }
-            })
-        };
-        let refused = format!(
-            "dataplane cannot be a member of mesh \"{name}\" because its tags \"{}\"",
-            show(tags)
-        );
-        if !rules.requirements.is_empty() && !rules.requirements.iter().any(|r| fulfils(&r.tags)) {
-            return Some(format!(
-                "{refused} does not fulfill any requirements defined on the Mesh"
-            ));
-        }
-        if let Some(rule) = rules.restrictions.iter().find(|r| fulfils(&r.tags)) {
-            return Some(format!(
-                "{refused} matches restricted tags \"{}\" defined on the Mesh",
-                show(&rule.tags)
-            ));
-        }
-    }
-    None
 }
 
 /// Takes away the resources of proxies that have gone, until told to stop. What is pending then

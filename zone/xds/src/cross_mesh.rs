@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use sunbear_model::{Kind, Resource, ResourceKey, label, tags::Tags};
+use sunbear_model::{Kind, Resource, ResourceKey, gateway::ports, label, matching, tags::Tags};
 use sunbear_proto::kuma::mesh::v1alpha1::{
     dataplane::networking::gateway::GatewayType, mesh_gateway::listener::Protocol,
 };
 
-use crate::{gateway::group, proxy::is_ip, selection, view::View};
+use crate::{proxy::is_ip, view::View};
 
 /// A place where a mesh takes calls from others.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,10 +49,10 @@ fn add(
     let own = networking.gateway.as_ref().filter(|g| g.r#type() == GatewayType::Builtin)?;
     let candidates = gateways.iter().filter_map(|gateway| {
         let message = gateway.as_mesh_gateway()?;
-        Some((&**gateway, message.selectors.as_slice(), message))
+        Some((&**gateway, matching::matches_of(&message.selectors), message))
     });
-    let gateway = selection::best(candidates, dataplane).filter(|_| is_ip(&networking.address))?;
-    let (ports, _) = group(gateway, &own.tags);
+    let gateway = matching::best(candidates, dataplane).filter(|_| is_ip(&networking.address))?;
+    let (ports, _) = ports(gateway, &own.tags);
     let crossing = ports.iter().filter(|p| p.cross_mesh && p.protocol == Protocol::Http);
     for (port, listener) in crossing.flat_map(|p| p.listeners.iter().map(|l| (p.number, l))) {
         let mut tags = (*listener.tags).clone();

@@ -25,7 +25,6 @@ mod format;
 mod gateway;
 mod generate;
 mod generator;
-mod hostname;
 mod inputs;
 mod issue;
 mod last_good;
@@ -37,7 +36,6 @@ mod re2;
 mod resources;
 mod runtime;
 mod secret;
-mod selection;
 mod template;
 #[cfg(test)]
 mod testing;

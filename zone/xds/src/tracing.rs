@@ -2,6 +2,7 @@
 //! place (Kuma: pkg/xds/generator/tracing_proxy_generator.go,
 //! pkg/xds/envoy/listeners/v3/tracing_configurer.go).
 
+use sunbear_model::matching;
 use sunbear_proto::{
     envoy::{
         config::{
@@ -37,7 +38,6 @@ use crate::{
     external::dns_family,
     issue::Issues,
     proxy::is_ip,
-    selection,
 };
 
 /// What a gateway needs to report spans.
@@ -50,8 +50,8 @@ pub(crate) struct Traces {
 /// Looks for the policy that selects the gateway, and for its backend.
 pub(crate) fn load(ctx: &Context<'_>, issues: &mut Issues) -> Option<Traces> {
     let decoded = ctx.decode_all::<TrafficTrace>("TrafficTrace", issues);
-    let candidates = decoded.iter().map(|(r, m)| (&**r, m.selectors.as_slice(), m));
-    let trace = selection::best(candidates, &ctx.dataplane)?;
+    let candidates = decoded.iter().map(|(r, m)| (&**r, matching::matches_of(&m.selectors), m));
+    let trace = matching::best(candidates, &ctx.dataplane)?;
     let tracing = ctx.mesh()?.tracing.as_ref()?;
     let wanted = trace.conf.as_ref().map_or("", |c| &c.backend);
     let wanted = if wanted.is_empty() { &tracing.default_backend } else { wanted };

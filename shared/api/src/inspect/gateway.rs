@@ -1,4 +1,5 @@
-//! Builtin gateways: their listeners, hosts and routes, with the policies on every destination.
+//! Builtin gateways: their listeners, hosts and routes, with the policies on every destination. Which
+//! route is on which host is the generator's answer: both ask `sunbear_model::gateway`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,12 +11,13 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use sunbear_model::{
     Kind, Resource,
+    gateway::{self, Port, Route, groups, http_of, tcp_of},
     matching::{self, TagPolicy},
-    tags::{self, Tags},
+    tags::Tags,
 };
 use sunbear_proto::kuma::mesh::v1alpha1::{
     MeshGatewayRoute,
-    mesh_gateway::{Listener, listener::Protocol},
+    mesh_gateway::listener::Protocol,
     mesh_gateway_route::{conf, http_route::filter},
 };
 use sunbear_store::Snapshot;
@@ -64,59 +66,36 @@ impl Gateways {
     /// The gateway of a Dataplane, and its ports in order.
     pub(super) fn places(&self, dataplane: &Resource) -> Option<(&Arc<Resource>, Vec<Place>)> {
         let chosen = matching::gateway_of(&self.gateways, dataplane)?;
-        let (gateway, message) = (chosen.as_mesh_gateway()?, dataplane.as_dataplane()?);
-        let mut places: BTreeMap<u32, Place> = BTreeMap::new();
-        for listener in gateway.conf.iter().flat_map(|c| &c.listeners) {
-            let tags = matching::listener_tags(message, gateway, listener);
-            let place = places.entry(listener.port).or_insert_with(|| Place {
-                port: listener.port,
-                protocol: listener.protocol().as_str_name(),
-                hosts: BTreeMap::new(),
-            });
-            self.fill(place, listener, &tags);
-        }
-        Some((chosen, places.into_values().collect()))
+        let gateway = dataplane.as_dataplane()?.networking.as_ref()?.gateway.as_ref()?;
+        let routes: Vec<Route<'_>> = self.routes.iter().filter_map(Route::of).collect();
+        // Listeners that no port can have are not configured either.
+        let (ports, _) = gateway::ports(chosen.as_mesh_gateway()?, &gateway.tags);
+        Some((chosen, ports.iter().map(|port| self.place(port, &routes)).collect()))
     }
 
-    /// Adds the hosts of one listener. Routes that name hosts get hosts of their own where the
-    /// listener takes every name.
-    fn fill(&self, place: &mut Place, listener: &Listener, tags: &Tags) {
-        let own = if listener.hostname.is_empty() { "*" } else { &listener.hostname };
-        place.hosts.entry(own.to_owned()).or_default();
-        let attached: Vec<(&str, &MeshGatewayRoute)> = self
-            .routes
-            .iter()
-            .filter_map(|r| Some((&*r.key.name, r.as_mesh_gateway_route()?)))
-            .filter(|(_, r)| r.selectors.iter().any(|s| tags::matches(&s.r#match, tags)))
-            .filter(|(_, r)| serves(r, listener.protocol()))
-            .collect();
-        let mut hosts: BTreeSet<&str> = BTreeSet::from([own]);
-        if own == "*" {
-            hosts.extend(attached.iter().flat_map(|(_, r)| hostnames(r)).map(String::as_str));
-        }
-        for host in hosts {
-            let routes = place.hosts.entry(host.to_owned()).or_default();
-            for (name, route) in &attached {
-                let names = hostnames(route);
-                let serves_host = if host == "*" {
-                    names.is_empty()
-                } else {
-                    // On a host that a route has made, those without names do not count.
-                    names.is_empty() && own != "*"
-                        || names.iter().any(|n| matching::hostnames_match(n, host))
-                };
-                if !serves_host {
-                    continue;
-                }
-                let destinations: Vec<Destination> = destinations(route)
+    fn place(&self, port: &Port<'_>, routes: &[Route<'_>]) -> Place {
+        let http = matches!(port.protocol, Protocol::Http | Protocol::Https);
+        let of_kind = |route: &Route<'_>| {
+            let conf = route.message.conf.as_ref();
+            if http { http_of(conf).is_some() } else { tcp_of(conf).is_some() }
+        };
+        let mut hosts: BTreeMap<String, BTreeMap<String, Vec<Destination>>> = BTreeMap::new();
+        for host in groups(port, routes, of_kind).into_iter().flat_map(|group| group.hosts) {
+            let shown = hosts.entry(host.hostname.into_owned()).or_default();
+            for route in host.routes.iter().filter_map(|index| routes.get(*index)) {
+                let destinations: Vec<Destination> = destinations(route.message)
                     .into_iter()
-                    .map(|to| Destination { policies: self.policies(tags, to), tags: to.clone() })
+                    .map(|to| Destination {
+                        policies: self.policies(&host.tags, to),
+                        tags: to.clone(),
+                    })
                     .collect();
                 if !destinations.is_empty() {
-                    routes.insert((*name).to_owned(), destinations);
+                    shown.insert(route.resource.key.name.to_string(), destinations);
                 }
             }
         }
+        Place { port: port.number.into(), protocol: port.protocol.as_str_name(), hosts }
     }
 
     fn policies(&self, listener: &Tags, to: &Tags) -> BTreeMap<&'static str, Arc<Resource>> {
@@ -127,22 +106,6 @@ impl Gateways {
                 Some((*kind, Arc::clone(&policy.resource)))
             })
             .collect()
-    }
-}
-
-fn serves(route: &MeshGatewayRoute, protocol: Protocol) -> bool {
-    let http = matches!(protocol, Protocol::Http | Protocol::Https);
-    match route.conf.as_ref().and_then(|c| c.route.as_ref()) {
-        Some(conf::Route::Http(_)) => http,
-        Some(conf::Route::Tcp(_)) => !http,
-        None => false,
-    }
-}
-
-fn hostnames(route: &MeshGatewayRoute) -> &[String] {
-    match route.conf.as_ref().and_then(|c| c.route.as_ref()) {
-        Some(conf::Route::Http(http)) => &http.hostnames,
-        Some(conf::Route::Tcp(_)) | None => &[],
     }
 }
 

@@ -81,6 +81,19 @@ impl<'v> TargetRef<'v> {
         }
     }
 
+    /// The tags that a listener of a builtin gateway needs to be meant; none if none is.
+    pub fn on_listeners_of(self, gateway: &Resource) -> Option<Tags> {
+        match self.kind() {
+            "Mesh" | "MeshSubset" if !self.means("Gateway") => None,
+            "Mesh" => Some(Tags::new()),
+            "MeshGateway" => self.names(gateway).then(|| self.tags()),
+            // Without a name there is no service that could be meant.
+            "MeshService" | "MeshServiceSubset" => self.name().and_then(|_| self.subset()),
+            "MeshSubset" => self.subset(),
+            _ => None,
+        }
+    }
+
     /// Does it name this object? Names are those that users know.
     pub fn names(self, resource: &Resource) -> bool {
         if let Some(labels) = self.labels() {
@@ -241,8 +254,8 @@ fn select_by(
             Ok(proxy.by_tags(&target.subset().unwrap_or_default()))
         }
         "MeshGateway" => {
-            let wanted = proxy.gateway.is_some_and(|g| target.names(g));
-            Ok(if wanted { proxy.by_tags(&target.tags()) } else { Selection::default() })
+            let wanted = proxy.gateway.and_then(|g| target.on_listeners_of(g));
+            Ok(wanted.map(|tags| proxy.by_tags(&tags)).unwrap_or_default())
         }
         "MeshHTTPRoute" => {
             let missing = || ReferenceError::Route(target.name().unwrap_or_default().to_owned());

@@ -201,16 +201,42 @@ fn policies_by_tags() {
 }
 
 #[test]
-fn host_names() {
-    for (a, b, want) in [
-        ("*", "a.b", true),
-        ("a.b", "a.b", true),
-        ("*.b", "a.b", true),
-        ("*.b", "x.a.b", true),
-        ("*.b", "b", false),
-        ("*.a.b", "x.ba.b", false),
-        ("a.b", "c.b", false),
+fn listeners_of_gateways() {
+    let gateway = gateway("edge", 0, &json!([]));
+    let listener = Tags::from([
+        ("kuma.io/service".to_owned(), "gw".to_owned()),
+        ("port".to_owned(), "http".to_owned()),
+    ]);
+    for (want, target) in [
+        (true, json!(null)),
+        (true, json!({"kind": "Mesh"})),
+        (true, json!({"kind": "Mesh", "proxyTypes": ["Sidecar", "Gateway"]})),
+        (false, json!({"kind": "Mesh", "proxyTypes": ["Sidecar"]})),
+        (true, json!({"kind": "MeshSubset", "tags": {"port": "http"}})),
+        (false, json!({"kind": "MeshSubset", "tags": {"port": "tcp"}})),
+        (true, json!({"kind": "MeshGateway", "name": "edge"})),
+        (true, json!({"kind": "MeshGateway", "name": "edge", "tags": {"port": "*"}})),
+        (false, json!({"kind": "MeshGateway", "name": "edge", "tags": {"x": "*"}})),
+        (false, json!({"kind": "MeshGateway", "name": "other"})),
+        (true, json!({"kind": "MeshService", "name": "gw"})),
+        (false, json!({"kind": "MeshService", "name": "edge"})),
+        (false, json!({"kind": "MeshService"})),
+        (false, json!({"kind": "Dataplane"})),
     ] {
-        assert_eq!((hostnames_match(a, b), hostnames_match(b, a)), (want, want), "{a} {b}");
+        let spec = if target.is_null() { json!({}) } else { json!({"targetRef": target}) };
+        let selector = TargetRef::of(Some(&spec)).on_listeners_of(&gateway);
+        assert_eq!(selector.is_some_and(|s| tags::matches(&s, &listener)), want, "{target:?}");
     }
+}
+
+#[test]
+fn merging() {
+    let mut base = Value::Null;
+    for over in [
+        json!({"a": 1, "l": [1], "appendX": [1], "o": {"p": 1, "q": 2}}),
+        json!({"l": [2], "appendX": [2], "o": {"q": 3}, "a": null}),
+    ] {
+        merge(&mut base, &over);
+    }
+    assert_eq!(base, json!({"a": 1, "l": [2], "appendX": [1, 2], "o": {"p": 1, "q": 3}}));
 }

@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use sunbear_model::ResourceKey;
+use sunbear_model::{
+    ResourceKey,
+    gateway::{Port, PortListener, keys, listener_field},
+    hostname,
+};
 use sunbear_proto::{
     envoy::{
         config::{
@@ -27,14 +31,10 @@ use sunbear_proto::{
     },
 };
 
-use super::{
-    Refused, host,
-    port::{self, Port, PortListener},
-};
+use super::Refused;
 use crate::{
     context::Context,
     envoy::{ads, tls_socket},
-    hostname,
     issue::{Effect, Issues},
     last_good::{ChainId, LastGood, Source},
     resources::XdsResource,
@@ -60,7 +60,7 @@ impl Chains {
     pub(super) fn of(ctx: &Context<'_>, gateway: &ResourceKey, ports: &[Port<'_>]) -> Self {
         let mut chains = Self::default();
         for port in ports.iter().filter(|port| port.by_hostname() && !port.cross_mesh) {
-            for (key, listener) in host::keys(port) {
+            for (key, listener) in keys(port) {
                 let place = Place { gateway, port, key, listener };
                 match chains.chain(ctx, &place) {
                     Ok(chain) => {
@@ -68,7 +68,7 @@ impl Chains {
                     }
                     Err(Refused::Told) => {}
                     Err(refused) => {
-                        let field = port::field(listener.index);
+                        let field = listener_field(listener.index);
                         chains.issues.left_out(gateway, field, refused.to_string());
                     }
                 }
@@ -255,7 +255,7 @@ struct Place<'p> {
 
 impl Place<'_> {
     fn field(&self, below: &str) -> String {
-        format!("{}.{below}", port::field(self.listener.index))
+        format!("{}.{below}", listener_field(self.listener.index))
     }
 
     fn certificate(&self, index: usize) -> String {

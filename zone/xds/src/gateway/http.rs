@@ -7,7 +7,10 @@ use prost::{
     encoding::{WireType, encode_key, encode_varint},
 };
 use prost_types::Any;
-use sunbear_model::Resource;
+use sunbear_model::{
+    Resource,
+    gateway::{Host, http_of, listener_field},
+};
 use sunbear_proto::{
     envoy::config::{
         core::v3::{DataSource, data_source::Specifier, header_value_option::HeaderAppendAction},
@@ -32,8 +35,6 @@ use sunbear_proto::{
 use super::{
     Basis,
     entry::{Entries, Entry, PathKind, PathRewrite},
-    host::{Host, http_of},
-    port,
     rule::{self, CALLER_TAGS_HEADER, RuleRoute},
     target::{Resolver, Target, Targets},
 };
@@ -111,7 +112,7 @@ pub(super) fn route_config(
     for host in hosts {
         if let Err(reason) = check_name(&host.hostname, &mut names) {
             let reason = format!("host {:?} {reason}", host.hostname);
-            issues.left_out(&basis.gateway.key, port::field(host.listener), reason);
+            issues.left_out(&basis.gateway.key, listener_field(host.listener), reason);
             continue;
         }
         let known = before.and_then(|unit| {

@@ -1,6 +1,7 @@
 //! Listeners and the HTTP connection manager with the edge's values (Kuma:
 //! pkg/plugins/runtime/gateway/listener_generator.go, filter_chain_generator.go).
 
+use sunbear_model::gateway::Port;
 use sunbear_proto::envoy::{
     config::{
         core::v3::{
@@ -30,7 +31,7 @@ use sunbear_proto::envoy::{
     },
 };
 
-use super::{Basis, port::Port};
+use super::Basis;
 use crate::{
     access_log::Logs,
     context::{Context, Own},

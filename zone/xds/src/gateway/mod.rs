@@ -5,11 +5,9 @@ mod certificate;
 mod cluster;
 mod entry;
 mod header;
-mod host;
 mod http;
 mod listener;
 mod memo;
-mod port;
 mod rule;
 mod target;
 mod tcp;
@@ -21,22 +19,21 @@ use std::{
     sync::Arc,
 };
 
-use sunbear_model::{Kind, Resource, tags::Tags};
+use sunbear_model::{
+    Kind, Resource,
+    gateway::{Port, Route, groups, http_of, listener_field, ports, tcp_of},
+    matching,
+    tags::Tags,
+};
 use sunbear_proto::{
     envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::Tracing,
-    kuma::mesh::v1alpha1::{MeshGateway, MeshGatewayRoute, mesh_gateway::listener::Protocol},
+    kuma::mesh::v1alpha1::{MeshGateway, mesh_gateway::listener::Protocol},
 };
 
-use self::{
-    certificate::Chains,
-    host::{http_of, tcp_of},
-    port::Port,
-    target::Targets,
-};
+use self::{certificate::Chains, target::Targets};
 pub(crate) use self::{
     listener::{internal_addresses, of_proxy, router, tls_inspector},
     memo::Memo,
-    port::group,
     target::Target,
 };
 use crate::{
@@ -55,24 +52,10 @@ use crate::{
     protocol::Protocol as Spoken,
     resources::{ResourceSet, ResourceType},
     secret::SecretRequest,
-    selection,
 };
 
 /// Name of the runtime resource that holds connection limits; builtin gateways subscribe to it.
 pub(crate) const RUNTIME: &str = "gateway.listeners";
-
-/// A route, with its resource.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Route<'a> {
-    resource: &'a Arc<Resource>,
-    message: &'a MeshGatewayRoute,
-}
-
-impl<'a> Route<'a> {
-    fn of(resource: &'a Arc<Resource>) -> Option<Self> {
-        Some(Self { resource, message: resource.as_mesh_gateway_route()? })
-    }
-}
 
 /// What was generated.
 #[derive(Default)]
@@ -140,16 +123,6 @@ impl<'a> Basis<'a> {
 /// Why a port or a part of it is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
-    #[error("the port has to be between 1 and 65535")]
-    Port,
-    #[error("protocol conflicts with other listeners on this port")]
-    Conflict,
-    #[error("crossMesh must be the same for all listeners of a port")]
-    MixedCrossMesh,
-    #[error("tls must be empty with crossMesh")]
-    CrossMeshTls,
-    #[error("there can be at most one selector with crossMesh")]
-    Selectors,
     #[error("unsupported TLS mode")]
     TlsMode,
     #[error("cannot be empty in TLS termination mode")]
@@ -182,9 +155,9 @@ pub(crate) fn generate(
     let mut output = Output::default();
     let candidates = ctx.list(Kind::MESH_GATEWAY).iter().filter_map(|resource| {
         let message = resource.as_mesh_gateway()?;
-        Some((&**resource, message.selectors.as_slice(), (resource, message)))
+        Some((&**resource, matching::matches_of(&message.selectors), (resource, message)))
     });
-    let Some((gateway, message)) = selection::best(candidates, &ctx.dataplane) else {
+    let Some((gateway, message)) = matching::best(candidates, &ctx.dataplane) else {
         return output;
     };
     let mut issues = Issues::default();
@@ -206,9 +179,9 @@ pub(crate) fn generate(
     };
     unsupported_routes(ctx, gateway, message, &mut issues);
 
-    let (ports, refused) = port::group(message, &ctx.identity.gateway);
+    let (ports, refused) = ports(message, &ctx.identity.gateway);
     for (index, reason) in refused {
-        issues.left_out(&gateway.key, port::field(index), reason.to_string());
+        issues.left_out(&gateway.key, listener_field(index), reason.to_string());
     }
     let chains = match before.and_then(|memo| memo.chains.as_ref()) {
         Some(chains) => Arc::clone(chains),
@@ -233,7 +206,7 @@ pub(crate) fn generate(
             && refused != Refused::Told
         {
             for listener in &port.listeners {
-                let field = port::field(listener.index);
+                let field = listener_field(listener.index);
                 issues.left_out(&gateway.key, field, refused.to_string());
             }
         }
@@ -335,7 +308,7 @@ impl PortGenerator<'_, '_> {
         let is_http = |r: &Route<'_>| http_of(r.message.conf.as_ref()).is_some();
         let secure = port.by_hostname() || port.cross_mesh;
         let mut chains = Vec::new();
-        for group in host::groups(port, &basis.routes, is_http) {
+        for group in groups(port, &basis.routes, is_http) {
             let chain = if port.by_hostname() {
                 match self.chains.get(port.number, group.key) {
                     Some(chain) => chain.clone(),
@@ -382,7 +355,7 @@ impl PortGenerator<'_, '_> {
     ) -> Result<Vec<ChainDraft>, Refused> {
         let (ctx, basis, port) = (self.ctx, self.basis, self.port);
         let is_tcp = |r: &Route<'_>| tcp_of(r.message.conf.as_ref()).is_some();
-        let mut groups = host::groups(port, &basis.routes, is_tcp);
+        let mut groups = groups(port, &basis.routes, is_tcp);
         if port.by_hostname() {
             groups.retain(|group| self.chains.get(port.number, group.key).is_some());
         }
@@ -418,7 +391,7 @@ fn unsupported_routes(
     message: &MeshGateway,
     issues: &mut Issues,
 ) {
-    let (ports, _) = port::group(message, &ctx.identity.gateway);
+    let (ports, _) = ports(message, &ctx.identity.gateway);
     let listeners: Vec<&Tags> =
         ports.iter().flat_map(|p| p.listeners.iter().map(|l| &*l.tags)).collect();
     for kind in ["MeshHTTPRoute", "MeshTCPRoute"] {

@@ -5,13 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use sunbear_model::{label, tags::Tags};
+use sunbear_model::{
+    gateway::{Port, listener_field},
+    label,
+    tags::Tags,
+};
 use sunbear_proto::envoy::config::cluster::v3::Cluster;
 
-use super::{
-    Basis, cluster,
-    port::{self, Port},
-};
+use super::{Basis, cluster};
 use crate::{
     context::{Context, service_of},
     draft::ClusterDraft,
@@ -290,7 +291,7 @@ pub(super) fn merge(
         let old = set.get(ResourceType::Cluster, name);
         if old.is_some_and(|old| old.version != unit.resource.version) {
             let reason = format!("cluster {name:?} differs from that of a lower port");
-            issues.left_out(&basis.gateway.key, port::field(port.listeners[0].index), reason);
+            issues.left_out(&basis.gateway.key, listener_field(port.listeners[0].index), reason);
         }
         set.insert_shared(ResourceType::Cluster, Arc::clone(&unit.resource));
         issues.extend(&unit.issues);

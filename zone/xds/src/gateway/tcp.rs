@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use sunbear_model::tags::Tags;
+use sunbear_model::{
+    gateway::{Group, Host, tcp_of},
+    tags::Tags,
+};
 use sunbear_proto::envoy::extensions::filters::network::tcp_proxy::v3::{
     TcpProxy,
     tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight},
 };
 
 use super::{
-    Basis,
-    host::{Group, Host, tcp_of},
-    listener,
+    Basis, listener,
     target::{Backend, Resolver, Target, Targets},
     weight::{TooHeavy, Weights},
 };

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use prost_types::Any;
 use serde_json::Value;
-use sunbear_model::{ResourceKey, document};
+use sunbear_model::{ResourceKey, document, matching};
 use sunbear_proto::kuma::mesh::v1alpha1::{
     ProxyTemplate,
     proxy_template::{Conf, Modifications, modifications::Type},
@@ -19,7 +19,6 @@ use crate::{
     context::Context,
     issue::Issues,
     resources::{ResourceSet, ResourceType, XdsResource},
-    selection,
 };
 
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
@@ -98,8 +97,9 @@ impl Template {
     /// The template that selects the gateway, if a user made one.
     pub(crate) fn load(ctx: &Context<'_>, issues: &mut Issues) -> Option<Self> {
         let decoded = ctx.decode_all::<ProxyTemplate>("ProxyTemplate", issues);
-        let candidates = decoded.iter().map(|(r, m)| (&**r, m.selectors.as_slice(), (r, m)));
-        let (resource, message) = selection::best(candidates, &ctx.dataplane)?;
+        let candidates =
+            decoded.iter().map(|(r, m)| (&**r, matching::matches_of(&m.selectors), (r, m)));
+        let (resource, message) = matching::best(candidates, &ctx.dataplane)?;
         let conf = message.conf.clone().unwrap_or_default();
         Some(Self::read(resource.key.clone(), &conf, issues))
     }

@@ -1,7 +1,7 @@
-//! Host names of listeners and routes: which one covers which.
+//! Host names of listeners and routes: which one covers which (`spec/gateway-xds.md` 6).
 
 /// The name that covers every host.
-pub(crate) const ANY: &str = "*";
+pub const ANY: &str = "*";
 
 /// The part after `*.` of a wildcard name.
 fn wildcard_suffix(name: &str) -> Option<&str> {
@@ -23,12 +23,12 @@ fn covers(wide: &str, narrow: &str) -> bool {
 }
 
 /// Equal, or one covers the other.
-pub(crate) fn matches(a: &str, b: &str) -> bool {
+pub fn matches(a: &str, b: &str) -> bool {
     a == b || covers(a, b) || covers(b, a)
 }
 
 /// The wildcard names, other than the name itself and `*`, that cover a name; the longest first.
-pub(crate) fn covering_wildcards(name: &str) -> impl Iterator<Item = String> + '_ {
+pub fn covering_wildcards(name: &str) -> impl Iterator<Item = String> + '_ {
     name.match_indices('.')
         .filter(|(at, _)| *at > 0)
         .map(|(at, _)| format!("*{}", &name[at..]))

@@ -2,56 +2,61 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sunbear_model::tags::Tags;
 use sunbear_proto::kuma::mesh::v1alpha1::{
     MeshGateway,
     mesh_gateway::{Listener, listener::Protocol},
 };
 
-use super::Refused;
-use crate::hostname;
+use super::Misfit;
+use crate::{hostname, matching, tags::Tags};
 
 /// The listeners on one port. What a port can have only once is taken from the first of them, but
 /// for the connection limit (deviation D-5).
 #[derive(Debug)]
-pub(crate) struct Port<'a> {
-    pub(crate) number: u16,
-    pub(crate) protocol: Protocol,
-    pub(crate) cross_mesh: bool,
-    pub(crate) connection_limit: Option<u32>,
-    pub(crate) listeners: Vec<PortListener<'a>>,
+pub struct Port<'a> {
+    /// Its number.
+    pub number: u16,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// It is for other meshes.
+    pub cross_mesh: bool,
+    /// How many connections it takes.
+    pub connection_limit: Option<u32>,
+    /// In the order of the MeshGateway.
+    pub listeners: Vec<PortListener<'a>>,
 }
 
 /// A listener in its port.
 #[derive(Debug, Clone)]
-pub(crate) struct PortListener<'a> {
+pub struct PortListener<'a> {
     /// Position in the MeshGateway.
-    pub(crate) index: usize,
-    pub(crate) spec: &'a Listener,
+    pub index: usize,
+    /// What it says.
+    pub spec: &'a Listener,
     /// Host name; `*` if none is given.
-    pub(crate) hostname: &'a str,
+    pub hostname: &'a str,
     /// Tags of the Dataplane, the MeshGateway and the listener; later ones win.
-    pub(crate) tags: Arc<Tags>,
+    pub tags: Arc<Tags>,
 }
 
 impl Port<'_> {
     /// Does each host name have a filter chain of its own?
-    pub(crate) fn by_hostname(&self) -> bool {
+    pub fn by_hostname(&self) -> bool {
         matches!(self.protocol, Protocol::Https | Protocol::Tls)
     }
 }
 
 /// Path of a listener in the MeshGateway.
-pub(crate) fn field(index: usize) -> String {
+pub fn listener_field(index: usize) -> String {
     format!("conf.listeners[{index}]")
 }
 
 /// Groups listeners by port, ascending; within a port they keep their order. Those that no port can
 /// have are given apart.
-pub(crate) fn group<'a>(
+pub fn ports<'a>(
     gateway: &'a MeshGateway,
     dataplane_tags: &Tags,
-) -> (Vec<Port<'a>>, Vec<(usize, Refused)>) {
+) -> (Vec<Port<'a>>, Vec<(usize, Misfit)>) {
     let listeners = gateway.conf.as_ref().map_or(&[][..], |c| &c.listeners);
     let mut ports: BTreeMap<u16, Port<'a>> = BTreeMap::new();
     let mut refused = Vec::new();
@@ -71,7 +76,7 @@ pub(crate) fn group<'a>(
             listeners: Vec::new(),
         });
         if port.protocol != listener.protocol() {
-            refused.push((index, Refused::Conflict));
+            refused.push((index, Misfit::Conflict));
             continue;
         }
         if port.connection_limit.is_none() {
@@ -82,7 +87,7 @@ pub(crate) fn group<'a>(
             index,
             spec: listener,
             hostname: hostname_of(listener),
-            tags: Arc::new(merged_tags(dataplane_tags, gateway, listener)),
+            tags: Arc::new(matching::overlaid(dataplane_tags, gateway, listener)),
         });
     }
     for port in ports.values_mut() {
@@ -90,21 +95,21 @@ pub(crate) fn group<'a>(
             // What is meant for other meshes must never be open to the world.
             port.cross_mesh = false;
             let crossing = port.listeners.extract_if(.., |l| l.spec.cross_mesh);
-            refused.extend(crossing.map(|l| (l.index, Refused::MixedCrossMesh)));
+            refused.extend(crossing.map(|l| (l.index, Misfit::MixedCrossMesh)));
         }
     }
     (ports.into_values().collect(), refused)
 }
 
-fn number_of(gateway: &MeshGateway, listener: &Listener) -> Result<u16, Refused> {
-    let number = u16::try_from(listener.port).ok().filter(|p| *p > 0).ok_or(Refused::Port)?;
+fn number_of(gateway: &MeshGateway, listener: &Listener) -> Result<u16, Misfit> {
+    let number = u16::try_from(listener.port).ok().filter(|p| *p > 0).ok_or(Misfit::Port)?;
     if listener.cross_mesh {
         let tls = listener.tls.as_ref();
         if tls.is_some_and(|tls| tls.mode != 0 || !tls.certificates.is_empty()) {
-            return Err(Refused::CrossMeshTls);
+            return Err(Misfit::CrossMeshTls);
         }
         if gateway.selectors.len() > 1 {
-            return Err(Refused::Selectors);
+            return Err(Misfit::Selectors);
         }
     }
     Ok(number)
@@ -112,13 +117,4 @@ fn number_of(gateway: &MeshGateway, listener: &Listener) -> Result<u16, Refused>
 
 fn hostname_of(listener: &Listener) -> &str {
     if listener.hostname.is_empty() { hostname::ANY } else { &listener.hostname }
-}
-
-/// Tags of a listener.
-fn merged_tags(dataplane: &Tags, gateway: &MeshGateway, listener: &Listener) -> Tags {
-    let mut tags = dataplane.clone();
-    for overlay in [&gateway.tags, &listener.tags] {
-        tags.extend(overlay.iter().map(|(k, v)| (k.clone(), v.clone())));
-    }
-    tags
 }

@@ -1,26 +1,36 @@
 //! Choosing one of many for a Dataplane by selectors (Kuma: pkg/core/policy).
 
-use sunbear_model::{
-    Resource,
-    tags::{self, Rank},
-};
+use std::sync::Arc;
+
 use sunbear_proto::kuma::mesh::v1alpha1::{Dataplane, Selector};
 
+use crate::{
+    label,
+    resource::Resource,
+    tags::{self, Rank, Tags},
+};
+
 /// The candidate that selects the Dataplane best: by rank, then the youngest, then the first by
-/// name. Candidates come in name order, with their selectors and whatever goes with them.
-pub(crate) fn best<'a, T>(
-    candidates: impl IntoIterator<Item = (&'a Resource, &'a [Selector], T)>,
+/// name. Candidates come in name order, with their selectors and whatever goes with them. One
+/// without selectors selects everything, with the lowest rank.
+pub fn best<'a, T, S>(
+    candidates: impl IntoIterator<Item = (&'a Resource, S, T)>,
     dataplane: &Dataplane,
-) -> Option<T> {
+) -> Option<T>
+where
+    S: IntoIterator<Item = &'a Tags>,
+{
     let mut best: Option<(&Resource, T, Rank)> = None;
     for (candidate, selectors, what) in candidates {
-        // Without selectors everything matches.
-        let any = selectors.is_empty().then(Rank::default);
-        let matching = selectors
-            .iter()
-            .filter(|s| tags::matches_dataplane(&s.r#match, dataplane))
-            .map(|s| Rank::of(&s.r#match));
-        let Some(rank) = matching.chain(any).max() else { continue };
+        let mut any = Some(Rank::default());
+        let mut rank = None;
+        for selector in selectors {
+            any = None;
+            if tags::matches_dataplane(selector, dataplane) {
+                rank = rank.max(Some(Rank::of(selector)));
+            }
+        }
+        let Some(rank) = rank.or(any) else { continue };
         let better = best.as_ref().is_none_or(|(chosen, _, highest)| {
             rank > *highest || (rank == *highest && candidate.created_at > chosen.created_at)
         });
@@ -31,19 +41,45 @@ pub(crate) fn best<'a, T>(
     best.map(|(_, what, _)| what)
 }
 
+/// The tags of selectors, as [`best`] takes them.
+pub fn matches_of(selectors: &[Selector]) -> impl Iterator<Item = &Tags> {
+    selectors.iter().map(|s| &s.r#match)
+}
+
+/// The MeshGateway of a Dataplane, of those from the global and from the Dataplane's own zone.
+pub fn gateway_of<'a>(
+    gateways: impl IntoIterator<Item = &'a Arc<Resource>>,
+    dataplane: &Resource,
+) -> Option<&'a Arc<Resource>> {
+    let zone = dataplane.label(label::ZONE);
+    let near = |gateway: &Resource| {
+        gateway.label(label::ORIGIN) != Some(label::ORIGIN_ZONE)
+            || zone.is_none_or(|zone| gateway.label(label::ZONE).is_none_or(|z| z == zone))
+    };
+    let candidates = gateways.into_iter().filter(|g| near(g)).filter_map(|g| {
+        let message = g.as_mesh_gateway()?;
+        Some((&**g, matches_of(&message.selectors), g))
+    });
+    best(candidates, dataplane.as_dataplane()?)
+}
+
+/// Does the MeshGateway select the Dataplane, whatever others do?
+pub fn selects_dataplane(selectors: &[Selector], dataplane: &Dataplane) -> bool {
+    selectors.is_empty() || selectors.iter().any(|s| tags::matches_dataplane(&s.r#match, dataplane))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use sunbear_model::{Kind, Resource, tags::Tags};
     use sunbear_proto::kuma::mesh::v1alpha1::{
         Dataplane, MeshGateway, Selector,
         dataplane::{Networking, networking::Gateway},
     };
     use time::{Duration, OffsetDateTime};
 
-    use super::best;
-    use crate::testing;
+    use super::{best, matches_of};
+    use crate::{Kind, Resource, tags::Tags, testing};
 
     fn tags(pairs: &[(&str, &str)]) -> Tags {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -70,9 +106,9 @@ mod tests {
             networking: Some(Networking { gateway: Some(gateway), ..Networking::default() }),
             ..Dataplane::default()
         };
-        let candidates = candidates
-            .iter()
-            .filter_map(|r| Some((&**r, r.as_mesh_gateway()?.selectors.as_slice(), &*r.key.name)));
+        let candidates = candidates.iter().filter_map(|r| {
+            Some((&**r, matches_of(&r.as_mesh_gateway()?.selectors), &*r.key.name))
+        });
         assert_eq!(best(candidates, &dataplane), want);
     }
 

@@ -7,29 +7,32 @@ use std::{
     sync::Arc,
 };
 
-use sunbear_model::tags::{self, Tags};
 use sunbear_proto::kuma::mesh::v1alpha1::mesh_gateway_route::{Conf, HttpRoute, TcpRoute, conf};
 
 use super::{
     Route,
     port::{Port, PortListener},
 };
-use crate::hostname;
+use crate::{
+    hostname,
+    tags::{self, Tags},
+};
 
 /// A virtual host.
 #[derive(Debug)]
-pub(crate) struct Host<'a> {
-    pub(crate) hostname: Cow<'a, str>,
+pub struct Host<'a> {
+    /// Its name; `*` for all that have no other.
+    pub hostname: Cow<'a, str>,
     /// Tags of the listener that it comes from.
-    pub(crate) tags: Arc<Tags>,
+    pub tags: Arc<Tags>,
     /// Position of that listener in the MeshGateway.
-    pub(crate) listener: usize,
+    pub listener: usize,
     /// Routes, by position in the list of all routes, which is in name order.
-    pub(crate) routes: BTreeSet<usize>,
+    pub routes: BTreeSet<usize>,
 }
 
 /// What a route does, if it does anything.
-pub(crate) fn http_of(conf: Option<&Conf>) -> Option<&HttpRoute> {
+pub fn http_of(conf: Option<&Conf>) -> Option<&HttpRoute> {
     match conf?.route.as_ref()? {
         conf::Route::Http(http) => Some(http),
         conf::Route::Tcp(_) => None,
@@ -37,7 +40,7 @@ pub(crate) fn http_of(conf: Option<&Conf>) -> Option<&HttpRoute> {
 }
 
 /// The TCP side of [`http_of`].
-pub(crate) fn tcp_of(conf: Option<&Conf>) -> Option<&TcpRoute> {
+pub fn tcp_of(conf: Option<&Conf>) -> Option<&TcpRoute> {
     match conf?.route.as_ref()? {
         conf::Route::Tcp(tcp) => Some(tcp),
         conf::Route::Http(_) => None,
@@ -46,17 +49,17 @@ pub(crate) fn tcp_of(conf: Option<&Conf>) -> Option<&TcpRoute> {
 
 /// The listeners of a port that share a filter chain, and the hosts on it.
 #[derive(Debug)]
-pub(crate) struct Group<'a> {
+pub struct Group<'a> {
     /// Host name that the chain is for; `*` for all.
-    pub(crate) key: &'a str,
+    pub key: &'a str,
     /// In order of evaluation.
-    pub(crate) hosts: Vec<Host<'a>>,
+    pub hosts: Vec<Host<'a>>,
 }
 
 /// The groups of a port: one per host name if the protocol tells them apart before a request is
 /// read, else one. Exact names come before wildcards, wildcards with more labels before others.
 /// `of_kind` tells routes of the port's kind.
-pub(crate) fn groups<'a>(
+pub fn groups<'a>(
     port: &Port<'a>,
     routes: &[Route<'a>],
     of_kind: impl Fn(&Route<'_>) -> bool,
@@ -79,7 +82,7 @@ pub(crate) fn groups<'a>(
 
 /// The host names of the groups of a port in order, and the first listener of each: it decides what
 /// a group has once.
-pub(crate) fn keys<'p, 'a>(port: &'p Port<'a>) -> Vec<(&'a str, &'p PortListener<'a>)> {
+pub fn keys<'p, 'a>(port: &'p Port<'a>) -> Vec<(&'a str, &'p PortListener<'a>)> {
     let mut keys: Vec<(&str, &PortListener<'_>)> = Vec::new();
     for listener in &port.listeners {
         let key = if port.by_hostname() { listener.hostname } else { hostname::ANY };
@@ -179,14 +182,13 @@ fn redistribute<'a>(hosts: &mut Vec<Host<'a>>, routes: &[Route<'a>]) {
 mod tests {
     use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
-    use sunbear_model::{Kind, Resource, tags::Tags};
     use sunbear_proto::kuma::mesh::v1alpha1::{
         MeshGatewayRoute,
         mesh_gateway_route::{Conf, HttpRoute, conf},
     };
 
     use super::{Host, Route, distribute, exactness};
-    use crate::testing;
+    use crate::{Kind, Resource, tags::Tags, testing};
 
     #[test]
     fn order_of_chains() {
