@@ -4,6 +4,7 @@
 mod attachment;
 mod envoy;
 mod gateway;
+mod hostnames;
 mod rules;
 mod selected;
 
@@ -18,7 +19,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::{
     problem::Problem,
-    read, reply,
+    read,
     service::Call,
     target::{Aspect, Inspect},
 };
@@ -52,7 +53,8 @@ fn look(call: &Call<'_>, target: &Inspect) -> Result<Response, Problem> {
         Aspect::Policies => attachment::of_dataplane(call, target),
         Aspect::Rules => rules::attachments(call, target),
         Aspect::MergedRules => rules::merged(call, target),
-        Aspect::Config => config(call),
+        Aspect::Config => config(call, target),
+        Aspect::Hostnames => hostnames::list(call, target),
         Aspect::Exclusive(name) => exclusive(call, target, name),
         Aspect::ConfigDump | Aspect::Stats | Aspect::Clusters | Aspect::Unknown => {
             Err(Problem::not_found("Could not execute admin operation"))
@@ -60,16 +62,27 @@ fn look(call: &Call<'_>, target: &Inspect) -> Result<Response, Problem> {
     }
 }
 
-fn config(call: &Call<'_>) -> Result<Response, Problem> {
-    match call.api.mode {
-        Mode::Global { .. } => Err(Problem::new(
+fn config(call: &Call<'_>, target: &Inspect) -> Result<Response, Problem> {
+    if let Mode::Global { .. } = call.api.mode {
+        return Err(Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "Method not allowed",
             "Not allowed on global CP",
-        )),
-        // The generator is not part of this server.
-        Mode::FederatedZone { .. } | Mode::StandaloneZone { .. } => Ok(reply::page_not_found()),
+        ));
     }
+    let snapshot = call.api.world.snapshot();
+    if target.kind == Kind::DATAPLANE {
+        let insight = Kind::DATAPLANE_INSIGHT;
+        let insight = ResourceKey::new(insight, &target.mesh, &target.name);
+        let missing = || Problem::not_found("Failed to fetch dataplane insight");
+        snapshot.get(&insight).ok_or_else(missing)?;
+    }
+    // The generator is not part of this server.
+    Err(Problem::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "Not implemented",
+        "what would be generated is not shown; the configuration of the proxy's Envoy is at xds",
+    ))
 }
 
 /// What only exists where all services of a mesh are MeshServices.

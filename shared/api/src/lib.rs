@@ -19,6 +19,7 @@ mod inspect;
 mod kri;
 mod kubernetes;
 mod list;
+mod notice;
 mod openapi;
 mod page;
 mod problem;
@@ -33,7 +34,6 @@ mod user;
 mod write;
 
 pub use access::{Access, Subjects};
-pub use dataplane::membership_violation;
 pub use inspect::{AdminBackend, AdminError, AdminFuture, AdminQuestion, NoAdmin, redact};
 pub use openapi::document as openapi_document;
 pub use problem::{Parameter, Problem};

@@ -252,6 +252,9 @@ fn inspection(paths: &mut Map<String, Value>, kind: Kind) {
     if name == "MeshService" {
         entries.push(("_dataplanes", "The Dataplanes behind it".to_owned(), PAGE, &[400, 404]));
     }
+    if matches!(name, "MeshService" | "MeshExternalService" | "MeshMultiZoneService") {
+        entries.push(("_hostnames", "The host names that it has".to_owned(), &[], &[404]));
+    }
     if kind == Kind::DATAPLANE {
         entries.push(("policies", "Policies by where they act".to_owned(), &[], &[404]));
         entries.push(("rules", "Merged policies, older form".to_owned(), &[], &[404]));
@@ -261,6 +264,8 @@ fn inspection(paths: &mut Map<String, Value>, kind: Kind) {
         }
     }
     if kind == Kind::DATAPLANE || kind == Kind::MESH_GATEWAY {
+        let summary = "Configuration as it would be generated; not served yet".to_owned();
+        entries.push(("_config", summary, &[], &[404, 405, 501]));
         entries.push(("_rules", "Merged policies".to_owned(), &[], &[400, 404]));
     }
     let mesh = if row.scope == Scope::Mesh { "/meshes/{mesh}" } else { "" };

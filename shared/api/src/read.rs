@@ -60,9 +60,21 @@ pub(crate) fn require_mesh(snapshot: &Snapshot, kind: Kind, mesh: &str) -> Resul
 /// An object as clients see it.
 pub(crate) fn show(snapshot: &Snapshot, resource: &Resource, view: View) -> Value {
     match view {
-        View::Plain => rest::write(resource),
+        View::Plain => plain(resource),
         View::Overview => overview(snapshot, resource),
     }
+}
+
+/// An object alone. A MeshInsight has numbers of Dataplanes even if there are none: `kumactl` relies
+/// on it.
+fn plain(resource: &Resource) -> Value {
+    let mut value = rest::write(resource);
+    if resource.key.kind.name() == "MeshInsight"
+        && let Some(map) = value.as_object_mut()
+    {
+        map.entry("dataplanes").or_insert_with(|| Value::Object(Map::new()));
+    }
+    value
 }
 
 /// An object with its insight beside it. The base is there even if it is empty: `kumactl` relies

@@ -66,6 +66,8 @@ pub(crate) enum Aspect {
     Rules,
     /// Of a Dataplane or gateway: merged configurations.
     MergedRules,
+    /// Of a service: the host names that it has.
+    Hostnames,
     /// Of a Dataplane: its configuration as it would be generated; not on a global.
     Config,
     /// Of a Dataplane: what exists only where meshes have MeshServices.
@@ -271,6 +273,7 @@ fn aspect(kind: Kind, rest: &[&str]) -> Option<Aspect> {
         {
             Some(Aspect::Selected)
         }
+        ["_hostnames"] if kind.is_mesh_scoped() => Some(Aspect::Hostnames),
         ["_dataplanes"] if kind.name() == "MeshService" => Some(Aspect::Selected),
         _ => None,
     }

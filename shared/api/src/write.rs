@@ -19,7 +19,7 @@ use sunbear_store::{
 };
 
 use crate::{
-    dataplane, guard,
+    dataplane, guard, notice,
     problem::Problem,
     read, reply,
     service::{Call, with_revision},
@@ -98,8 +98,9 @@ pub(crate) async fn delete(call: &Call<'_>, item: Item) -> Result<Response, Prob
     loop {
         let snapshot = api.world.snapshot();
         let changes = plan_delete(call, &snapshot, &item.mesh, &key)?;
+        let notices = notice::of_delete(&snapshot, &key);
         match commit(call, DELETE, changes, "REST DELETE").await? {
-            Ok(committed) => return Ok(written(&committed, Vec::new())),
+            Ok(committed) => return Ok(written(&committed, notices)),
             Err(problem) if std::mem::replace(&mut decided_again, true) => return Err(problem),
             Err(_) => {}
         }
@@ -249,7 +250,9 @@ fn plan_put(call: &Call<'_>, snapshot: &Snapshot, wanted: &Wanted) -> Result<Pla
     guard::check_put(snapshot, title, key, &spec, current.map(|r| &**r), mesh.map(|r| &**r))?;
 
     let unknown = body.unknown.iter().map(|field| format!("unknown field {field:?} was ignored"));
-    let warnings = unknown.chain(validation::warnings(key, &labels, &spec)).collect();
+    let mut warnings: Vec<String> =
+        unknown.chain(validation::warnings(key, &labels, &spec)).collect();
+    warnings.extend(notice::of_put(snapshot, key, &spec, mesh.and_then(|m| m.as_mesh())));
     let (owner, expect) = match current {
         Some(current) => (OwnerRef::Keep, Expect::Version(current.version)),
         None if kind.is_mesh_scoped() => (OwnerRef::Key(mesh_key), Expect::Absent),

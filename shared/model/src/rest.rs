@@ -153,10 +153,15 @@ pub fn write(resource: &Resource) -> Value {
             let parse = |bytes: &[u8]| {
                 serde_json::from_slice(bytes).unwrap_or_else(|_| Value::Object(Map::new()))
             };
-            map.insert("spec".to_owned(), parse(resource.spec.wire()));
+            let spec = parse(resource.spec.wire());
+            if let Some(snis) = snis(resource, &spec) {
+                map.insert("snis".to_owned(), snis);
+            }
+            map.insert("spec".to_owned(), spec);
             if status {
-                let status = resource.status.as_deref().unwrap_or(b"{}");
-                map.insert("status".to_owned(), parse(status));
+                let mut status = parse(resource.status.as_deref().unwrap_or(b"{}"));
+                fill_status(resource.key.kind, &mut status);
+                map.insert("status".to_owned(), status);
             }
         }
     }
@@ -193,6 +198,59 @@ pub fn kri(key: &ResourceKey, labels: &BTreeMap<String, String>) -> Option<Strin
     let get = |name: &str| labels.get(name).map_or("", String::as_str);
     let name = labels.get(label::DISPLAY_NAME).map_or(&*key.name, String::as_str);
     Some(format!("kri_{short}_{}_{}_{}_{name}_", key.mesh, get(label::ZONE), get(label::NAMESPACE)))
+}
+
+/// Server names by which other zones reach the ports of a service.
+fn snis(resource: &Resource, spec: &Value) -> Option<Value> {
+    let ports: Vec<&Value> = match resource.key.kind.name() {
+        "MeshService" | "MeshMultiZoneService" => {
+            spec.get("ports").and_then(Value::as_array).into_iter().flatten().collect()
+        }
+        "MeshExternalService" => spec.get("match").into_iter().collect(),
+        _ => return None,
+    };
+    let label = |key: &str| resource.label(key).filter(|value| !value.is_empty());
+    let zone = label(label::ZONE);
+    // What is not from a zone has a name that is its own in all of them.
+    let namespace = zone.and_then(|_| label(label::NAMESPACE));
+    let short = resource.key.kind.row().short;
+    let mut names: Vec<(u64, String)> = ports
+        .into_iter()
+        .map(|port| {
+            let number = port.get("port").and_then(Value::as_u64).unwrap_or_default();
+            let section = port.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
+            let section = section.map_or_else(|| number.to_string(), str::to_owned);
+            let start = ["sni", short, &*resource.key.mesh];
+            let end = [resource.display_name(), section.as_str()];
+            let parts = start.into_iter().chain(zone).chain(namespace).chain(end);
+            (number, parts.collect::<Vec<_>>().join("."))
+        })
+        .collect();
+    names.sort_by_key(|(port, _)| *port);
+    let names: Vec<Value> = names
+        .into_iter()
+        .map(|(port, sni)| serde_json::json!({"port": port, "sni": sni}))
+        .collect();
+    (!names.is_empty()).then_some(Value::Array(names))
+}
+
+/// Parts of a status that are shown even when they are empty.
+fn fill_status(kind: Kind, status: &mut Value) {
+    let parts: &[&str] = match kind.name() {
+        "MeshService" => &["tls", "dataplaneProxies"],
+        "MeshExternalService" => &["vip"],
+        "Workload" => &["dataplaneProxies"],
+        _ => return,
+    };
+    let Some(status) = status.as_object_mut() else { return };
+    for part in parts {
+        let part = status.entry(*part).or_insert_with(|| Value::Object(Map::new()));
+        if let (Some(part), "Workload") = (part.as_object_mut(), kind.name()) {
+            for count in ["connected", "healthy", "total"] {
+                part.entry(count).or_insert_with(|| 0.into());
+            }
+        }
+    }
 }
 
 /// A time as REST prints it.

@@ -4,6 +4,7 @@
 
 mod dataplane;
 mod defaults;
+mod deprecations;
 mod envelope;
 mod envoy;
 mod gateway;
@@ -21,6 +22,7 @@ mod template;
 mod traffic_route;
 mod values;
 mod virtual_outbound;
+mod warnings;
 
 use std::fmt;
 
@@ -32,11 +34,12 @@ use crate::{
 pub use defaults::apply_defaults;
 pub use envelope::{
     Envelope, Mode, compute_labels, validate_delete_labels, validate_envelope,
-    validate_immutable_labels, validate_workload_label, warnings, zone_name_is_valid,
+    validate_immutable_labels, validate_workload_label, zone_name_is_valid,
 };
 pub use mesh::{validate_ca_backends, validate_new_mesh_name};
 pub use proxy_template::PROFILES;
 pub(crate) use traffic_route::given_empty as traffic_route_given_empty;
+pub use warnings::warnings;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]

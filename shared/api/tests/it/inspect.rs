@@ -272,6 +272,63 @@ async fn configurations_as_generated() {
     let path = "/meshes/default/dataplanes/d/_config";
     let reply = Cp::new(global()).await.get(path).await;
     reply.is_problem(405, "Method not allowed", "Not allowed on global CP", &[]);
-    let reply = Cp::new(zone("east")).await.get(path).await;
-    assert_eq!((reply.status.as_u16(), &*reply.text), (404, "404: Page Not Found"));
+    let cp = Cp::new(zone("east")).await;
+    let reply = cp.get(path).await;
+    reply.is_problem(404, "Failed to fetch dataplane insight", "Not found", &[]);
+    cp.seed(Kind::DATAPLANE_INSIGHT, &json!({"mesh": "default", "name": "d"})).await;
+    let reply = cp.get(path).await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["title"]), (501, &json!("Not implemented")));
+}
+
+#[tokio::test]
+async fn host_names_of_services() {
+    let generator = |selector: serde_json::Value, template: &str| json!({"selector": selector, "template": template});
+    let by_origin =
+        |origin: &str| json!({"meshService": {"matchLabels": {"kuma.io/origin": origin}}});
+    let generators = [
+        ("local", generator(by_origin("zone"), "{{ .DisplayName }}.svc.mesh.local")),
+        ("synced", generator(by_origin("global"), "{{ .DisplayName }}.svc.{{ .Zone }}.mesh.local")),
+        ("other", generator(json!({"meshExternalService": {}}), "{{ .Name }}.ext")),
+        ("broken", generator(by_origin("zone"), "{{ label \"nobody-has-it\" }}.x")),
+    ];
+    let service = json!({
+        "mesh": "default",
+        "name": "redis-4f54",
+        "labels": {
+            "kuma.io/origin": "zone",
+            "kuma.io/zone": "east",
+            "kuma.io/display-name": "redis",
+        },
+        "spec": {"ports": [{"port": 6379}, {"port": 80, "name": "http"}]},
+    });
+    let local = json!({"hostname": "redis.svc.mesh.local", "zones": [{"name": "east"}]});
+    let synced = json!({"hostname": "redis.svc.east.mesh.local", "zones": [{"name": "east"}]});
+    // A global shows what its zones may see, a zone what it sees.
+    for (mode, want) in [
+        (global(), json!({"total": 2, "items": [synced, local]})),
+        (zone("east"), json!({"total": 1, "items": [local]})),
+    ] {
+        let cp = Cp::new(mode).await;
+        for (name, spec) in &generators {
+            let kind = Kind::by_name("HostnameGenerator").unwrap();
+            cp.seed(kind, &json!({"name": name, "spec": spec})).await;
+        }
+        cp.seed(Kind::by_name("MeshService").unwrap(), &service).await;
+        cp.get("/meshes/default/meshservices/redis-4f54/_hostnames").await.is(200, &want);
+        let missing = cp.get("/meshes/default/meshservices/x/_hostnames").await;
+        missing.is_problem(404, "could not retrieve service", "Not found", &[]);
+        let wrong = cp.get("/meshes/default/meshtimeouts/x/_hostnames").await;
+        let title = "only \"meshservices,meshexternalservices,meshmultizoneservices\" are available \
+                     for inspection";
+        wrong.is_problem(400, title, "Resource is not valid", &[]);
+        // And the names by which other zones reach its ports, in the order of ports.
+        let shown = cp.get("/meshes/default/meshservices/redis-4f54").await.json();
+        assert_eq!(
+            shown["snis"],
+            json!([
+                {"port": 80, "sni": "sni.msvc.default.east.redis.http"},
+                {"port": 6379, "sni": "sni.msvc.default.east.redis.6379"},
+            ])
+        );
+    }
 }

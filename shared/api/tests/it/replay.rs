@@ -86,7 +86,7 @@ async fn answers_as_recorded() {
 }
 
 /// Names the places where two bodies differ.
-fn compare(at: &str, got: &Value, want: &Value, differences: &mut Vec<String>) {
+pub(crate) fn compare(at: &str, got: &Value, want: &Value, differences: &mut Vec<String>) {
     match (got, want) {
         (Value::Object(g), Value::Object(w)) => {
             let keys: BTreeSet<&String> = g.keys().chain(w.keys()).collect();
@@ -179,7 +179,7 @@ fn normal(number: u32, mut body: Value) -> Value {
 }
 
 /// Removes the times of objects. Those inside of insights were stored as they were recorded.
-fn strip(value: &mut Value) {
+pub(crate) fn strip(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.remove("creationTime");
@@ -248,7 +248,7 @@ async fn seed_hostname_generators(cp: &Cp, number: usize) {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }

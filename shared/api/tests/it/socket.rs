@@ -11,7 +11,7 @@ use tokio::{
 use super::support::{Cp, global, route};
 
 /// Serves the API and tells it the peer, as a binary does. Returns its address.
-async fn serve(cp: &Cp) -> String {
+pub(crate) async fn serve(cp: &Cp) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = cp.router.clone().layer(axum::middleware::map_request(
@@ -25,7 +25,7 @@ async fn serve(cp: &Cp) -> String {
 }
 
 /// Sends bytes, reads the answer to the end.
-async fn exchange(address: &str, request: &[u8]) -> String {
+pub(crate) async fn exchange(address: &str, request: &[u8]) -> String {
     let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
     let request = request.to_vec();
     let sent = tokio::spawn(async move {
