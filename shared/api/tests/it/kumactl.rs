@@ -45,9 +45,9 @@ fn computed(value: &mut Value) {
                 spec.remove("identities");
             }
             map.remove("availableServices");
-            map.values_mut().for_each(|v| computed(v));
+            map.values_mut().for_each(computed);
         }
-        Value::Array(items) => items.iter_mut().for_each(|v| computed(v)),
+        Value::Array(items) => items.iter_mut().for_each(computed),
         _ => {}
     }
 }
