@@ -258,7 +258,14 @@ fn inspection(paths: &mut Map<String, Value>, kind: Kind) {
     if kind == Kind::DATAPLANE {
         entries.push(("policies", "Policies by where they act".to_owned(), &[], &[404]));
         entries.push(("rules", "Merged policies, older form".to_owned(), &[], &[404]));
-        for aspect in ["_layout", "_policies"] {
+        for aspect in [
+            "_layout",
+            "_policies",
+            "_inbounds/{kri}/_policies",
+            "_outbounds/{kri}/_policies",
+            "_outbounds/{kri}/_routes",
+            "_outbounds/{kri}/_routes/{route}/_policies",
+        ] {
             let summary = "Only where all services of the mesh are MeshServices".to_owned();
             entries.push((aspect, summary, &[], &[400, 404, 501]));
         }
@@ -298,6 +305,12 @@ fn add(paths: &mut Map<String, Value>, path: &str, operation: &Operation<'_>) {
     let mut responses = Map::new();
     for (status, schema) in operation.good {
         let content = match schema {
+            // `format` asks for the other form of an object.
+            Some(schema) if operation.method == "get" && Kind::by_name(schema).is_some() => json!({
+                "application/json": {
+                    "schema": {"anyOf": [reference(schema), reference("KubernetesObject")]},
+                },
+            }),
             Some(schema) => json!({"application/json": {"schema": reference(schema)}}),
             None => json!({"text/plain": {"schema": {"type": "string"}}}),
         };
@@ -346,6 +359,19 @@ fn schemas() -> Value {
     let mut schemas = Map::new();
     let mut add = |name: &str, schema: Value| schemas.insert(name.to_owned(), schema);
     add("Object", json!({"type": "object"}));
+    add(
+        "KubernetesObject",
+        json!({
+            "type": "object",
+            "required": ["apiVersion", "kind", "metadata"],
+            "properties": {
+                "apiVersion": text(),
+                "kind": text(),
+                "metadata": {"type": "object"},
+                "mesh": text(),
+            },
+        }),
+    );
     add(
         "List",
         json!({

@@ -11,6 +11,7 @@ use sunbear_store::{Change, Operation, StatusChange};
 use time::OffsetDateTime;
 
 use super::{
+    openapi::check_answer,
     replay::{base64, compare, strip},
     socket::{exchange, serve},
     support::{Cp, global, zone},
@@ -122,6 +123,10 @@ async fn commands() {
                 differences
                     .push(format!("{at}: {}, was {}: {}", got.status, wanted["status"], got.body));
                 continue;
+            }
+            if got.status != 404 || got.head.contains("application/json") {
+                let body = serde_json::from_str(&got.body).unwrap_or(Value::from(&*got.body));
+                check_answer(method, path, &got.status.to_string(), &body);
             }
             check(&at, path, address, &got, wanted.get("answer"), &mut differences);
         }

@@ -91,7 +91,7 @@ async fn every_documented_path_is_served() {
         let paths = openapi_document()["paths"].as_object().unwrap();
         for (template, item) in paths {
             let path = template.replace("{mesh}", "default").replace("{name}", "x");
-            let path = path.replace("{kri}", "kri_m____default_");
+            let path = path.replace("{kri}", "kri_m____default_").replace("{route}", "kri_x");
             for method in METHODS {
                 let known = item.get(method);
                 let method: Method = method.to_uppercase().parse().unwrap();
@@ -119,7 +119,7 @@ async fn every_documented_path_is_served() {
 }
 
 /// The documented path that a path is one of; literal segments win.
-fn template(path: &str) -> Option<&'static String> {
+pub(crate) fn template(path: &str) -> Option<&'static String> {
     let path = path.split('?').next().unwrap();
     let segments: Vec<&str> = path.split('/').collect();
     let paths = openapi_document()["paths"].as_object().unwrap().keys();
@@ -151,6 +151,7 @@ fn recorded_exchanges_are_documented() {
         let operation = &openapi_document()["paths"][template][&method];
         let status = answer["status"].to_string();
         assert!(operation["responses"].get(&status).is_some(), "{method} {template} {status}");
+        check_answer(&method, path, &status, &answer["body"]);
         *seen.entry(template.clone()).or_default() += 1;
     }
     assert!(seen.len() > 30);
@@ -163,4 +164,100 @@ fn all_types_are_documented() {
         assert!(openapi_document()["paths"].get(&path).is_some(), "{path}");
         assert!(openapi_document()["components"]["schemas"].get(kind.name()).is_some());
     }
+}
+
+/// Does an answer fit its description?
+#[track_caller]
+pub(crate) fn check_answer(method: &str, path: &str, status: &str, body: &Value) {
+    let template = template(path).unwrap_or_else(|| panic!("{path} is not documented"));
+    let operation = &openapi_document()["paths"][template][method.to_lowercase()];
+    let response = operation["responses"].get(status);
+    let response = response.unwrap_or_else(|| panic!("{method} {template}: {status}: {body}"));
+    let schema = &response["content"]["application/json"]["schema"];
+    if body.is_string() {
+        // The router's own words, and answers of Envoys and issuers.
+        assert!(schema.is_null() || status == "404", "{method} {path} {status}: {body}");
+        return;
+    }
+    let mut faults = Vec::new();
+    validate("", schema, body, &mut faults);
+    assert!(faults.is_empty(), "{method} {path} {status}: {faults:?}: {body}");
+    // And every item of a list is of the list's type.
+    let items = body["items"].as_array().map_or(&[][..], Vec::as_slice);
+    for item in items {
+        let schemas = &openapi_document()["components"]["schemas"];
+        if let Some(schema) = item["type"].as_str().and_then(|name| schemas.get(name)) {
+            validate("item", schema, item, &mut faults);
+        }
+    }
+    assert!(faults.is_empty(), "{method} {path} {status}: {faults:?}: {body}");
+}
+
+/// The part of JSON Schema that the document is written in.
+fn validate(at: &str, schema: &Value, value: &Value, faults: &mut Vec<String>) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = openapi_document().pointer(reference.strip_prefix('#').unwrap()).unwrap();
+        return validate(at, target, value, faults);
+    }
+    if let Some(forms) = schema["anyOf"].as_array() {
+        let fits = |form: &Value| {
+            let mut faults = Vec::new();
+            validate(at, form, value, &mut faults);
+            faults.is_empty()
+        };
+        if !forms.iter().any(fits) {
+            faults.push(format!("{at}: is not any of {schema}"));
+        }
+        return;
+    }
+    let is = |name: &str| match name {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "null" => value.is_null(),
+        other => panic!("type {other} is not looked at"),
+    };
+    let fits = match &schema["type"] {
+        Value::Null => true,
+        Value::String(name) => is(name),
+        Value::Array(names) => names.iter().any(|name| is(name.as_str().unwrap())),
+        other => panic!("{other}"),
+    };
+    let constant = schema.get("const").is_none_or(|c| c == value);
+    let listed = schema["enum"].as_array().is_none_or(|e| e.contains(value));
+    let limit = schema["maxLength"].as_u64().map_or(usize::MAX, |l| l.try_into().unwrap());
+    let short = value.as_str().is_none_or(|text| text.len() <= limit);
+    if !(fits && constant && listed && short) {
+        faults.push(format!("{at}: {value} is not {schema}"));
+    }
+    for name in schema["required"].as_array().into_iter().flatten() {
+        if value.get(name.as_str().unwrap()).is_none() {
+            faults.push(format!("{at}: {name} is missing"));
+        }
+    }
+    for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+        if let Some(value) = value.get(name) {
+            validate(&format!("{at}/{name}"), schema, value, faults);
+        }
+    }
+    if let (Some(schema), Some(items)) = (schema.get("items"), value.as_array()) {
+        items.iter().for_each(|item| validate(&format!("{at}[]"), schema, item, faults));
+    }
+    if let (Some(schema), Some(map)) = (schema.get("additionalProperties"), value.as_object()) {
+        map.values().for_each(|value| validate(&format!("{at}{{}}"), schema, value, faults));
+    }
+}
+
+#[test]
+fn answers_that_do_not_fit_are_found() {
+    let list = &openapi_document()["components"]["schemas"]["List"];
+    let faults = |value: Value| {
+        let mut faults = Vec::new();
+        validate("", list, &value, &mut faults);
+        faults.len()
+    };
+    assert_eq!(faults(json!({"total": 1, "items": [{}], "next": null})), 0);
+    assert_eq!(faults(json!({"items": [{}], "next": null})), 1);
+    assert_eq!(faults(json!({"total": "1", "items": ["x"], "next": 1})), 3);
 }
