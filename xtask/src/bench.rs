@@ -14,7 +14,9 @@ pub(crate) fn run(name: &str, further: &[String]) -> Result<()> {
     let target = project::target()?;
     let mut build = project::cargo()?;
     build.args(["build", "--release", "--quiet", "--workspace", "--bin", "sunbear-bench"]);
-    build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program]));
+    if name != "generate" {
+        build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program]));
+    }
     project::run(build)?;
     let programs = target.join("release");
     let mut bench = Command::new(programs.join("sunbear-bench"));
@@ -22,6 +24,10 @@ pub(crate) fn run(name: &str, further: &[String]) -> Result<()> {
     match name {
         "kds" | "idle" | "rest" => {
             bench.arg("--global").arg(programs.join("sunbear-global")).args(further);
+            project::run(bench)
+        }
+        "generate" => {
+            bench.args(further);
             project::run(bench)
         }
         "propagate" => {
@@ -43,6 +49,6 @@ pub(crate) fn run(name: &str, further: &[String]) -> Result<()> {
             topology.stop();
             result
         }
-        other => bail!("no measurement {other:?}: propagate, kds, idle, rest"),
+        other => bail!("no measurement {other:?}: propagate, generate, kds, idle, rest"),
     }
 }
