@@ -67,6 +67,7 @@ async fn serve_kds(shell: &Shell, settings: &config::GlobalKds) -> Result<Arc<Gl
         transport,
         limits: Limits { drain: Duration::from_secs(3), ..Limits::default() },
     };
+    shell.metrics.register(kds.collector()?)?;
     let tasks = &shell.tasks;
     tasks.spawn_essential("kds", server.run(tasks.token()));
     tasks.spawn("kds streams", Arc::clone(&kds).run(tasks.token()));

@@ -86,6 +86,7 @@ pub(crate) fn start(
         },
     )
     .context("multizone.zone.kds.rootCaFile")?;
+    shell.metrics.register(kds.collector()?)?;
     let blocker = readiness.blocker("first sync with the global");
     let mut connection = kds.connection();
     tasks.spawn_job("first sync", async move {

@@ -36,6 +36,7 @@ pub(crate) async fn serve(shell: &Shell, config: &ZoneConfig) -> Result<()> {
     settings.deregistration_delay = config.xds.deregistration_delay;
 
     let server = DpServer::new(settings, world.clone(), Arc::new(OffsetDateTime::now_utc))?;
+    shell.metrics.register(server.collector()?)?;
     let listener = Server {
         name: "proxies",
         listener: serve::bind(&config.dp_server.listen).await?,

@@ -1,10 +1,11 @@
 //! The shell that global and zone control planes have in common: command line, configuration and exit
-//! codes, opening the store, serving REST and diagnostics, certificates, upkeep. Wiring only; what it wires knows nothing of
-//! it.
+//! codes, opening the store, serving REST and diagnostics, metrics, certificates, upkeep. Wiring only;
+//! what it wires knows nothing of it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod advice;
 mod arguments;
+mod metrics;
 pub mod program;
 pub mod serving;
 mod shell;

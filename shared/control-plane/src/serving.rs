@@ -181,7 +181,7 @@ pub(crate) async fn api(shell: &Shell, state: ApiState) -> Result<()> {
     Ok(())
 }
 
-/// Serves `/ready` and `/healthy`.
+/// Serves `/ready`, `/healthy` and `/metrics`.
 pub(crate) async fn diagnostics(shell: &Shell) -> Result<()> {
     let (tasks, settings) = (&shell.tasks, &shell.common.diagnostics);
     let transport = match &settings.tls {
@@ -191,7 +191,11 @@ pub(crate) async fn diagnostics(shell: &Shell) -> Result<()> {
     let server = Server {
         name: "diagnostics",
         listener: serve::bind(&settings.listen).await?,
-        router: diagnostics_router(shell.readiness.clone(), tasks.token()),
+        router: diagnostics_router(
+            shell.readiness.clone(),
+            tasks.token(),
+            shell.metrics.clone(),
+        ),
         transport,
         limits: Limits { max_connections: 100, ..Limits::default() },
     };

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use prometheus::Registry;
 use serde_json::Value;
 use sunbear_api::{
     AdminBackend, ApiState, Hooks, Options,
@@ -23,7 +24,7 @@ use sunbear_store::{Store, World};
 use time::OffsetDateTime;
 use tracing::info;
 
-use crate::{Instance, serving, storage};
+use crate::{Instance, metrics, serving, storage};
 
 /// How long open calls may go on after a signal.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -42,6 +43,8 @@ pub struct Shell {
     pub mode: Mode,
     /// Its configuration.
     pub common: Common,
+    /// What is measured; served with diagnostics.
+    pub metrics: Registry,
     store: Arc<dyn Store>,
     certificates: Mutex<Vec<(Option<TlsFiles>, Arc<ReloadableCertificate>)>>,
 }
@@ -74,8 +77,9 @@ impl Shell {
         .await
         .context("the objects of a new installation")?;
         tasks.spawn("upkeep", storage::maintain(world.clone(), instance.id.clone(), tasks.token()));
+        let metrics = metrics::registry(&world, &instance)?;
         let certificates = Mutex::default();
-        Ok(Self { instance, tasks, readiness, world, mode, common, store, certificates })
+        Ok(Self { instance, tasks, readiness, world, mode, common, metrics, store, certificates })
     }
 
     /// Keeps MeshInsights and ServiceInsights.

@@ -2,10 +2,11 @@
 //! restarted by itself (`spec/kds.md` 1).
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use prometheus::core::Collector;
 use sunbear_proto::kuma::mesh::v1alpha1::{
     ZoneHealthCheckRequest, global_kds_service_client::GlobalKdsServiceClient,
     kds_sync_service_client::KdsSyncServiceClient,
@@ -28,6 +29,7 @@ use crate::{
     admin::{self, Clusters, EnvoyAdmin, Messages, Stats, XdsConfigs},
     dial,
     mapping::{Encoder, Peer, Role},
+    metrics,
     node::{Identity, PeerNode},
     receiver::{Receiver, Side},
     server::INSTANCE_HEADER,
@@ -89,6 +91,8 @@ pub struct ZoneKds {
     state: watch::Sender<Connection>,
     /// The connection is dead although streams look alive.
     reset: Notify,
+    /// Since when the global's news have not come; none while they do.
+    stale_since: Mutex<Option<Instant>>,
 }
 
 impl ZoneKds {
@@ -102,12 +106,28 @@ impl ZoneKds {
             channel,
             state: watch::Sender::default(),
             reset: Notify::new(),
+            stale_since: Mutex::new(Some(Instant::now())),
         }))
     }
 
     /// The state of the connection.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.state.subscribe()
+    }
+
+    /// How long the global's news have not come.
+    pub fn staleness(&self) -> Duration {
+        self.stale_since().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn stale_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        // Nothing panics while holding the lock.
+        self.stale_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is measured.
+    pub fn collector(self: &Arc<Self>) -> Result<Box<dyn Collector>, prometheus::Error> {
+        Ok(Box::new(metrics::OfZone::new(self)?))
     }
 
     /// Runs all streams until cancelled.
@@ -300,6 +320,7 @@ impl ZoneKds {
     async fn receive(&self, cancelled: &CancellationToken) -> Status {
         let status = self.receive_inner(cancelled).await;
         self.state.send_modify(|s| s.receiving = false);
+        self.stale_since().get_or_insert_with(Instant::now);
         status.unwrap_or_else(|status| status)
     }
 
@@ -337,6 +358,7 @@ impl ZoneKds {
             if !complete && receiver.has_all_first_responses() {
                 complete = true;
                 info!(revision = self.world.snapshot().revision, "in sync with the global");
+                *self.stale_since() = None;
                 self.state.send_modify(|s| s.hydrated = true);
             }
         }

@@ -11,6 +11,7 @@ pub mod admin;
 pub mod client;
 mod dial;
 pub mod mapping;
+mod metrics;
 pub mod node;
 pub mod receiver;
 pub mod sender;

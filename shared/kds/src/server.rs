@@ -1,7 +1,7 @@
 //! The global's end of KDS: the gRPC services that zones call (`spec/kds.md` 1, 5).
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prometheus::core::Collector;
 use sunbear_model::{Kind, ResourceKey, Spec, validation};
 use sunbear_proto::{
     envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
@@ -42,6 +43,7 @@ use crate::{
     AUTHOR, CLIENT_ID, FEATURE_HASH_SUFFIX, FEATURE_PING_HEALTH, FEATURES,
     admin::{AskError, Clusters, Desk, Messages, Question, Stats, Target, XdsConfigs},
     mapping::{Encoder, Peer, Role},
+    metrics::{Counters, OfGlobal},
     node::{Identity, PeerNode},
     receiver::{Receiver, Side},
     sender::Seen,
@@ -95,6 +97,7 @@ pub struct GlobalKds {
     desk: Desk,
     cancelled: CancellationToken,
     streams: TaskTracker,
+    counters: Counters,
 }
 
 #[derive(Default)]
@@ -158,9 +161,21 @@ impl GlobalKds {
             desk: Desk::default(),
             cancelled: CancellationToken::new(),
             streams: TaskTracker::new(),
+            counters: Counters::new(),
             world,
             config,
         })
+    }
+
+    /// What is measured.
+    pub fn collector(self: &Arc<Self>) -> Result<Box<dyn Collector>, prometheus::Error> {
+        Ok(Box::new(OfGlobal::new(self, self.counters.clone())?))
+    }
+
+    /// How many streams each zone has that ever had one.
+    pub(crate) fn streams(&self) -> BTreeMap<String, usize> {
+        let registry = lock(&self.registry);
+        registry.iter().map(|(zone, entry)| (zone.clone(), entry.streams.len())).collect()
     }
 
     /// The gRPC services, to be served on the KDS port.
@@ -581,10 +596,12 @@ impl Observer for ZoneObserver<'_> {
     }
 
     fn sent(&mut self, type_url: &str) {
+        self.kds.counters.sent(type_url);
         self.kds.insights.count(&self.caller.zone, self.id, type_url, |s| s.responses_sent += 1);
     }
 
     fn answered(&mut self, type_url: &str, seen: Seen) {
+        self.kds.counters.answered(type_url, seen);
         match seen {
             Seen::Ack => self
                 .kds

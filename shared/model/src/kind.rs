@@ -202,6 +202,14 @@ static ROWS: &[TypeRow] = &[
         "fault-injection",
         "kuma.mesh.v1alpha1.FaultInjection",
     ),
+    // What gateways fall back on in this zone: it never leaves the zone's own store.
+    TypeRow {
+        name: "GatewayLastGood",
+        codec: Codec::Json { status: false },
+        hashed: false,
+        writable: Writable::Never,
+        ..ROW
+    },
     TypeRow {
         name: "GlobalSecret",
         plural: "globalsecrets",
@@ -448,6 +456,8 @@ kinds! {
     DATAPLANE_INSIGHT = "DataplaneInsight";
     /// A service outside of the mesh.
     EXTERNAL_SERVICE = "ExternalService";
+    /// Credentials that a gateway of this zone used last and that were good.
+    GATEWAY_LAST_GOOD = "GatewayLastGood";
     /// A secret of the installation.
     GLOBAL_SECRET = "GlobalSecret";
     /// A mesh.

@@ -1,5 +1,5 @@
 //! Readiness: components name what they still wait for, and the process is ready when nothing is
-//! left. Served with liveness on the diagnostics port.
+//! left. Served with liveness and metrics on the diagnostics port.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,7 +8,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
+use prometheus::{Registry, TextEncoder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -108,12 +111,25 @@ impl Blocker {
 }
 
 /// `/healthy`: 200 while the process runs. `/ready`: 200 when ready, else 503 with what is awaited;
-/// 503 too from the moment the process stops, so that load balancers look elsewhere.
-pub fn diagnostics_router(readiness: Readiness, stop: CancellationToken) -> Router {
+/// 503 too from the moment the process stops, so that load balancers look elsewhere. `/metrics`: what
+/// the registry has, in Prometheus' text form.
+pub fn diagnostics_router(
+    readiness: Readiness,
+    stop: CancellationToken,
+    metrics: Registry,
+) -> Router {
     Router::new()
         .route("/healthy", get(async || "ok\n"))
         .route("/ready", get(ready))
         .with_state((readiness, stop))
+        .route("/metrics", get(move || text(metrics.clone())))
+}
+
+async fn text(metrics: Registry) -> Result<impl IntoResponse, (StatusCode, String)> {
+    let text = TextEncoder::new()
+        .encode_to_string(&metrics.gather())
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))?;
+    Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }
 
 async fn ready(
@@ -167,7 +183,13 @@ mod tests {
     async fn ready_when_every_blocker_is_released() {
         let readiness = Readiness::new();
         let stop = CancellationToken::new();
-        let router = diagnostics_router(readiness.clone(), stop.clone());
+        let metrics = Registry::new();
+        let counter = prometheus::IntCounter::new("requests", "Requests").unwrap();
+        metrics.register(Box::new(counter.clone())).unwrap();
+        let router = diagnostics_router(readiness.clone(), stop.clone(), metrics);
+        counter.inc();
+        let text = "# HELP requests Requests\n# TYPE requests counter\nrequests 1\n";
+        check(&router, "/metrics", 200, text).await;
         let store = readiness.blocker("store");
         let kds = readiness.blocker("kds");
         check(&router, "/ready", 503, "waiting for: kds, store\n").await;

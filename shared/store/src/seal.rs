@@ -1,5 +1,5 @@
-//! Secrets at rest: the specs of Secret and GlobalSecret are sealed in the database and nowhere
-//! else. Rows are opened as they are read and sealed as they are written, so plans, the world and
+//! Secrets at rest: the specs of Secret, GlobalSecret and GatewayLastGood are sealed in the database
+//! and nowhere else. Rows are opened as they are read and sealed as they are written, so plans, the world and
 //! everybody above see plain specs, and a put that changes nothing is found by comparing those.
 //!
 //! # Form of the column `spec`
@@ -236,7 +236,8 @@ impl fmt::Debug for SecretCipher {
 }
 
 /// The types whose specs are sealed.
-pub(crate) const SECRET_KINDS: [Kind; 2] = [Kind::GLOBAL_SECRET, Kind::SECRET];
+pub(crate) const SECRET_KINDS: [Kind; 3] =
+    [Kind::GATEWAY_LAST_GOOD, Kind::GLOBAL_SECRET, Kind::SECRET];
 
 fn is_secret(kind: Kind) -> bool {
     SECRET_KINDS.contains(&kind)

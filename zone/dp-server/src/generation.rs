@@ -9,12 +9,12 @@ use std::{
 
 use sunbear_model::ResourceKey;
 use sunbear_store::{Revision, Snapshot};
-use sunbear_xds::{Dependencies, Fleet, Generated, Proxy, ResourceSet, SecretRequest};
+use sunbear_xds::{Dependencies, Fleet, Generated, Issue, Proxy, ResourceSet, SecretRequest};
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
 use crate::{
-    identity::{self, Issued},
+    identity::{self, Provided},
     proxy::{Node, ProxyKind},
     server::DpServer,
     view::SnapshotView,
@@ -41,10 +41,10 @@ pub(crate) struct Configuration {
     generated: Arc<Generated>,
     /// The messages, secrets among them.
     pub(crate) resources: Arc<ResourceSet>,
-    /// The proxy's certificate, if it needs one.
-    pub(crate) identity: Option<Arc<Issued>>,
-    /// Parts that were left out, and secrets that could not be provided.
-    pub(crate) issues: Vec<String>,
+    /// The proxy's certificate, if it needs one, and the authorities.
+    pub(crate) provided: Provided,
+    /// Parts that are not as they are configured, and secrets that could not be provided.
+    pub(crate) issues: Vec<Issue>,
 }
 
 /// Resources that may differ from those of the snapshot of the last generation.
@@ -85,7 +85,7 @@ pub(crate) struct Generator {
     /// Of the last success.
     last: Option<Arc<Generated>>,
     secrets: BTreeSet<SecretRequest>,
-    identity: Option<Arc<Issued>>,
+    provided: Provided,
     /// Revision of the snapshot of the last result.
     generated: Revision,
 }
@@ -109,7 +109,7 @@ impl Generator {
             dependencies: Dependencies::of_failed(&proxy),
             last: None,
             secrets: BTreeSet::new(),
-            identity: None,
+            provided: Provided::default(),
             generated: 0,
             proxy,
         }
@@ -149,7 +149,7 @@ impl Generator {
         let snapshot = Arc::clone(&self.latest);
         let kind = self.kind;
         let proxy = self.proxy.clone();
-        let identity = self.identity.clone();
+        let provided = self.provided.clone();
         let streams = server.streams.clone();
         let server = Arc::clone(server);
         self.running = Some(streams.spawn(async move {
@@ -161,7 +161,7 @@ impl Generator {
                 let view = SnapshotView(snapshot);
                 let result = match kind {
                     ProxyKind::Dataplane => {
-                        configure(&server, &view, &mut engine, &changed, &proxy, identity)
+                        configure(&server, &view, &mut engine, &changed, &proxy, &provided)
                     }
                     ProxyKind::ZoneIngress | ProxyKind::ZoneEgress => {
                         Err("zone proxies are not supported yet".to_owned())
@@ -184,7 +184,11 @@ impl Generator {
     }
 
     /// Takes the result in; nothing if it is the one before.
-    pub(crate) fn take(&mut self, finished: Finished) -> Result<Option<Configuration>, String> {
+    pub(crate) fn take(
+        &mut self,
+        server: &DpServer,
+        finished: Finished,
+    ) -> Result<Option<Configuration>, String> {
         let result = match finished {
             Some(Outcome { engine, revision, result }) => {
                 self.engine = Some(engine);
@@ -203,9 +207,16 @@ impl Generator {
                     .as_ref()
                     .is_some_and(|last| Arc::ptr_eq(last, &configuration.generated))
                     && configuration.generated.secrets.is_empty();
+                let stored = self
+                    .last
+                    .as_ref()
+                    .is_some_and(|last| last.stores_the_same(&configuration.generated));
+                if !stored && let Some((key, spec)) = configuration.generated.to_store() {
+                    server.keeper.note(key, spec);
+                }
                 self.dependencies = configuration.generated.depends_on.clone();
                 self.secrets.clone_from(&configuration.generated.secrets);
-                self.identity.clone_from(&configuration.identity);
+                self.provided = configuration.provided.clone();
                 self.last = Some(Arc::clone(&configuration.generated));
                 Ok((!same).then_some(configuration))
             }
@@ -222,7 +233,7 @@ impl Generator {
     /// How long until the proxy's certificate is to be renewed. A renewal that failed is not tried
     /// again at once.
     pub(crate) fn renew_in(&self, now: OffsetDateTime) -> Option<Duration> {
-        let due = self.identity.as_ref()?.renew_at();
+        let due = self.provided.identity.as_ref()?.renew_at();
         let left = Duration::try_from(due - now).unwrap_or_default();
         let pause = match self.started_at {
             Some(at) => RENEWAL_PAUSE.saturating_sub(at.elapsed()),
@@ -256,8 +267,9 @@ fn configure(
     engine: &mut sunbear_xds::Generator,
     changed: &Changed,
     proxy: &Proxy,
-    identity: Option<Arc<Issued>>,
+    provided: &Provided,
 ) -> Result<Configuration, String> {
+    let start = Instant::now();
     let generated = match changed {
         Changed::Anything => engine.update_all(view),
         Changed::Keys(keys) => {
@@ -267,12 +279,13 @@ fn configure(
     };
     let generated = generated.map_err(|error| chain(&error))?;
     let mut resources = generated.resources.clone();
-    let mut issues: Vec<String> = generated.issues.iter().map(ToString::to_string).collect();
+    let mut issues = generated.issues.clone();
     let request = identity::Request { mesh: &proxy.mesh, name: &proxy.name, now: server.now() };
-    let (identity, problems) =
-        identity::provide(view, request, &generated.secrets, identity, &mut resources);
+    let (provided, problems) =
+        identity::provide(view, request, &generated.secrets, provided, &mut resources);
     issues.extend(problems);
-    Ok(Configuration { generated, resources: Arc::new(resources), identity, issues })
+    server.metrics.generated(start.elapsed());
+    Ok(Configuration { generated, resources: Arc::new(resources), provided, issues })
 }
 
 /// The error with its sources.

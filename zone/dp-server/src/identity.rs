@@ -18,7 +18,9 @@ use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use sunbear_model::{Kind, ResourceKey, label, tags};
 use sunbear_proto::kuma::mesh::v1alpha1::{CertificateAuthorityBackend, Mesh};
-use sunbear_xds::{ResourceSet, ResourceType, SecretRequest, View, ca_secret, certificate_secret};
+use sunbear_xds::{
+    Effect, Issue, ResourceSet, ResourceType, SecretRequest, View, ca_secret, certificate_secret,
+};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -80,51 +82,101 @@ pub(crate) struct Request<'a> {
     pub(crate) now: OffsetDateTime,
 }
 
-/// Adds the wanted secrets to the set. Gives the certificate now in use, and what went wrong: a
-/// CA that cannot be read is sent empty, so that the proxy does not wait for it, and a certificate
-/// that cannot be renewed goes on being used.
+/// What a proxy was given, and what it goes on having if it cannot be made again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Provided {
+    /// The certificate in use.
+    pub(crate) identity: Option<Arc<Issued>>,
+    /// Certificates of authorities by mesh, PEM.
+    roots: BTreeMap<String, String>,
+}
+
+/// Adds the wanted secrets to the set, and tells what went wrong. A certificate or an authority that
+/// cannot be had now stays as it was. If this server never had it, the proxy may: it keeps what it
+/// has; one that has nothing gets an empty authority, so that it does not wait.
 pub(crate) fn provide(
     view: &dyn View,
     request: Request<'_>,
     wanted: &BTreeSet<SecretRequest>,
-    previous: Option<Arc<Issued>>,
+    previous: &Provided,
     set: &mut ResourceSet,
-) -> (Option<Arc<Issued>>, Vec<String>) {
-    let mut problems = Vec::new();
-    let mut identity = None;
+) -> (Provided, Vec<Issue>) {
+    let mut issues = BTreeSet::new();
+    let mut provided = Provided::default();
     for secret in wanted {
         let name = secret.name();
-        let resource = match secret {
+        match secret {
             SecretRequest::MeshCa { mesh } => {
-                let roots = Authority::of(view, mesh).map(|ca| ca.certificate);
-                let roots = roots.unwrap_or_else(|error| {
-                    problems.push(error.to_string());
-                    String::new()
-                });
-                Some(ca_secret(&name, roots.as_bytes()))
+                let known = provided.root(view, mesh, previous, &mut issues);
+                if !known {
+                    set.keep(ResourceType::Secret, &name);
+                }
+                let root = provided.roots.get(mesh).map_or("", String::as_str);
+                set.insert(ResourceType::Secret, ca_secret(&name, root.as_bytes()));
             }
             SecretRequest::AllMeshCas => {
-                let roots = all_roots(view, request.mesh, &mut problems);
-                Some(ca_secret(&name, roots.as_bytes()))
+                let mut roots = Vec::new();
+                for mesh in meshes_with_authorities(view, request.mesh) {
+                    if !provided.root(view, &mesh, previous, &mut issues) {
+                        set.keep(ResourceType::Secret, &name);
+                    }
+                    roots.extend(provided.roots.get(&mesh).cloned());
+                }
+                let roots = roots.join("\n");
+                set.insert(ResourceType::Secret, ca_secret(&name, roots.as_bytes()));
             }
             SecretRequest::Identity { mesh: _ } => {
-                identity = match certificate(view, request, previous.as_ref()) {
-                    Ok(issued) => Some(issued),
-                    Err(error) => {
-                        problems.push(error.to_string());
-                        previous.clone()
+                let identity = certificate(view, request, previous.identity.as_ref());
+                provided.identity = identity.map(Some).unwrap_or_else(|error| {
+                    let kept = previous.identity.is_some();
+                    issues.insert(trouble(request.mesh, &error, kept));
+                    previous.identity.clone()
+                });
+                match &provided.identity {
+                    Some(i) => {
+                        let secret =
+                            certificate_secret(&name, i.chain.as_bytes(), i.key.as_bytes());
+                        set.insert(ResourceType::Secret, secret);
                     }
-                };
-                identity
-                    .as_ref()
-                    .map(|i| certificate_secret(&name, i.chain.as_bytes(), i.key.as_bytes()))
+                    None => set.keep(ResourceType::Secret, &name),
+                }
             }
-        };
-        if let Some(resource) = resource {
-            set.insert(ResourceType::Secret, resource);
         }
     }
-    (identity, problems)
+    (provided, issues.into_iter().collect())
+}
+
+impl Provided {
+    /// Takes note of the certificate of a mesh's authority, as it is or as it was. False if there is
+    /// neither.
+    fn root(
+        &mut self,
+        view: &dyn View,
+        mesh: &str,
+        previous: &Provided,
+        issues: &mut BTreeSet<Issue>,
+    ) -> bool {
+        let root = match Authority::of(view, mesh) {
+            Ok(authority) => Some(authority.certificate),
+            Err(error) => {
+                let kept = previous.roots.get(mesh).cloned();
+                issues.insert(trouble(mesh, &error, kept.is_some()));
+                kept
+            }
+        };
+        let known = root.is_some();
+        self.roots.extend(root.map(|root| (mesh.to_owned(), root)));
+        known
+    }
+}
+
+fn trouble(mesh: &str, error: &IdentityError, kept: bool) -> Issue {
+    Issue {
+        resource: ResourceKey::new(Kind::MESH, "", mesh),
+        field: "mtls".to_owned(),
+        reason: error.to_string(),
+        effect: if kept { Effect::LastGood } else { Effect::LeftOut },
+    }
 }
 
 /// Can a change of this key change what [`provide`] gives?
@@ -140,24 +192,14 @@ pub(crate) fn concerns(mesh: &str, wanted: &BTreeSet<SecretRequest>, key: &Resou
         || wanted.iter().any(|w| matches!(w, SecretRequest::MeshCa { mesh } if is_ca(mesh)))
 }
 
-/// CAs of the other meshes with mTLS, then of the own one.
-fn all_roots(view: &dyn View, own: &str, problems: &mut Vec<String>) -> String {
+/// The other meshes with mTLS, then the own one.
+fn meshes_with_authorities(view: &dyn View, own: &str) -> Vec<String> {
     let others = view
         .list(Kind::MESH)
         .into_iter()
         .filter(|r| *r.key.name != *own && r.as_mesh().is_some_and(|m| backend(m).is_some()))
         .map(|r| r.key.name.to_string());
-    let roots: Vec<String> = others
-        .chain([own.to_owned()])
-        .filter_map(|mesh| match Authority::of(view, &mesh) {
-            Ok(authority) => Some(authority.certificate),
-            Err(error) => {
-                problems.push(error.to_string());
-                None
-            }
-        })
-        .collect();
-    roots.join("\n")
+    others.chain([own.to_owned()]).collect()
 }
 
 /// The enabled backend of a mesh.
@@ -388,59 +430,62 @@ mod tests {
     fn run(
         view: &Resources,
         now: OffsetDateTime,
-        previous: Option<Arc<Issued>>,
-    ) -> (ResourceSet, Option<Arc<Issued>>, Vec<String>) {
+        previous: &Provided,
+    ) -> (ResourceSet, Provided, Vec<Issue>) {
         let mut set = ResourceSet::default();
         let request = Request { mesh: "default", name: "edge-1", now };
-        let (issued, problems) = provide(view, request, &wanted(), previous, &mut set);
-        (set, issued, problems)
+        let (provided, issues) = provide(view, request, &wanted(), previous, &mut set);
+        (set, provided, issues)
     }
 
     #[test]
     fn certificates_are_kept_until_they_have_to_be_renewed() {
         let ca = authority("default");
         let view = resources(&ca);
-        let (set, issued, problems) = run(&view, NOW, None);
-        assert_eq!(problems, Vec::<String>::new());
+        let (set, first, issues) = run(&view, NOW, &Provided::default());
+        assert_eq!(issues, []);
         let names: Vec<&str> = set.names(ResourceType::Secret).collect();
         assert_eq!(
             names,
             ["identity_cert:secret:default", "mesh_ca:secret:all", "mesh_ca:secret:default"]
         );
-        let first = issued.unwrap();
-        assert_eq!(first.valid_until, NOW + Duration::hours(10));
-        let same = |other: &Option<Arc<Issued>>| other.as_ref() == Some(&first);
+        let issued = first.identity.clone().unwrap();
+        assert_eq!(issued.valid_until, NOW + Duration::hours(10));
+        let same = |other: &Provided| other.identity.as_ref() == Some(&issued);
 
-        let (_, later, _) =
-            run(&view, NOW + Duration::minutes(7 * 60 + 59), Some(Arc::clone(&first)));
+        let (_, later, _) = run(&view, NOW + Duration::minutes(7 * 60 + 59), &first);
         assert!(same(&later));
-        let (_, later, _) = run(&view, NOW + Duration::hours(8), Some(Arc::clone(&first)));
+        let (_, later, _) = run(&view, NOW + Duration::hours(8), &first);
         assert!(!same(&later));
         // Other tags, another CA.
         let tagged = resources(&ca).with(&DATAPLANE.replace("a: b", "a: c"));
-        assert!(!same(&run(&tagged, NOW, Some(Arc::clone(&first))).1));
+        assert!(!same(&run(&tagged, NOW, &first).1));
         let other = resources(&authority("default"));
-        assert!(!same(&run(&other, NOW, Some(Arc::clone(&first))).1));
-        // A CA that is gone: the certificate stays, the roots are empty, and it is told.
+        assert!(!same(&run(&other, NOW, &first).1));
+        // A CA that is gone: all stays as it was, and it is told.
         let without = Resources::default().with(MESH).with(DATAPLANE);
-        let (set, later, problems) = run(&without, NOW, Some(Arc::clone(&first)));
+        let (kept, later, issues) = run(&without, NOW, &first);
         assert!(same(&later));
-        assert_eq!(set.len(ResourceType::Secret), 3);
+        assert_eq!(kept, set);
+        assert_eq!(issues[0].effect, Effect::LastGood);
         assert_eq!(
-            problems[0],
+            issues[0].reason,
             "CA of mesh \"default\" cannot be read: there is no secret \"default.ca-builtin-cert-ca-1\""
         );
-        let (set, none, _) = run(&without, NOW, None);
-        assert!(none.is_none());
-        assert_eq!(set.len(ResourceType::Secret), 2);
+        // To a server that never had it, what the proxy has is better than nothing.
+        let (makeshift, none, issues) = run(&without, NOW, &Provided::default());
+        assert!(none.identity.is_none());
+        assert_eq!(makeshift.len(ResourceType::Secret), 2);
+        assert!(names.iter().all(|name| makeshift.keeps(ResourceType::Secret, name)));
+        assert_eq!(issues[0].effect, Effect::LeftOut);
     }
 
     #[test]
     fn openssl_accepts_the_certificate() {
         let ca = authority("default");
         let now = OffsetDateTime::now_utc();
-        let (_, issued, _) = run(&resources(&ca), now, None);
-        let issued = issued.unwrap();
+        let (_, provided, _) = run(&resources(&ca), now, &Provided::default());
+        let issued = provided.identity.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str, content: &str| {
             let path = folder.path().join(name);
@@ -485,10 +530,11 @@ mod tests {
             }}]},
         });
         let view = resources(&ca).with(&inline.to_string()).with("{type: Mesh, name: plain}");
-        let mut problems = Vec::new();
-        let all = all_roots(&view, "default", &mut problems);
-        assert_eq!(all, format!("{}\n{}", other.0, ca.0));
-        assert_eq!(problems, Vec::<String>::new());
+        let (set, _, issues) = run(&view, NOW, &Provided::default());
+        let all = set.get(ResourceType::Secret, "mesh_ca:secret:all").unwrap();
+        let wanted = ca_secret("mesh_ca:secret:all", format!("{}\n{}", other.0, ca.0).as_bytes());
+        assert_eq!(**all, wanted);
+        assert_eq!(issues, []);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use prost::Message;
-use prost_types::{Struct, Timestamp};
+use prost_types::{ListValue, Struct, Timestamp, Value, value};
 use rand::Rng as _;
 use sunbear_model::{Kind, Resource, Spec, validation::compute_labels};
 use sunbear_proto::kuma::mesh::v1alpha1::{
@@ -21,7 +21,7 @@ use sunbear_proto::kuma::mesh::v1alpha1::{
 use sunbear_store::{
     Batch, BatchMode, Change, ChangeError, Expect, Operation, OwnerRef, Snapshot, StatusChange,
 };
-use sunbear_xds::ResourceType;
+use sunbear_xds::{Issue, ResourceType};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,12 @@ use crate::{
 
 /// Subscriptions that an insight keeps.
 const KEPT_SUBSCRIPTIONS: usize = 2;
+
+/// Key of the issues in the metadata.
+const ISSUES: &str = "sunbear.issues";
+
+/// Issues that an insight names; beyond that it only counts them.
+const KEPT_ISSUES: usize = 20;
 
 /// Longest pause after the store failed.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -69,6 +75,8 @@ struct Record {
     subscription: DiscoverySubscription,
     /// The certificate that the proxy was last given on this stream.
     certificate: Option<Mtls>,
+    /// What of its configuration is not as it is configured.
+    issues: Option<Value>,
     /// Counts changes, so that a write knows what it has covered.
     edits: u64,
     /// Edits that are stored.
@@ -89,6 +97,16 @@ impl Record {
 
     fn is_closed(&self) -> bool {
         self.subscription.disconnect_time.is_some()
+    }
+
+    /// What the proxy says of itself, and beside it, if there are any, the issues. Control planes
+    /// that do not know of them pass the key on and show it as it is.
+    fn metadata_with_issues(&self) -> Struct {
+        let mut metadata = self.metadata.clone();
+        if let Some(issues) = &self.issues {
+            metadata.fields.insert(ISSUES.to_owned(), issues.clone());
+        }
+        metadata
     }
 }
 
@@ -126,6 +144,7 @@ impl Subscription {
             metadata: node.metadata.clone(),
             subscription,
             certificate: None,
+            issues: None,
             edits: 1,
             written: 0,
             urgent: true,
@@ -168,6 +187,22 @@ impl Subscription {
             record.certificate = Some(certificate);
             record.edits += 1;
         }
+    }
+
+    /// Parts of its configuration are not as they are configured, or there is no new one at all.
+    /// This is written at once: it is what somebody has to act upon.
+    pub(crate) fn issues(&self, issues: &[Issue], error: Option<&str>) {
+        let value = issues_value(issues, error);
+        let mut records = self.server.insights.lock();
+        let Some(record) = records.by_id.get_mut(&self.id) else { return };
+        if record.issues == value {
+            return;
+        }
+        record.issues = value;
+        record.edits += 1;
+        record.urgent = true;
+        drop(records);
+        self.server.insights.urgent.notify_one();
     }
 
     fn count(&self, resource_type: ResourceType, f: impl Fn(&mut DiscoveryServiceStats)) {
@@ -330,7 +365,7 @@ impl Book {
                 if let Some(record) = records.by_id.get_mut(id) {
                     record.urgent = false;
                     record.tried_at = Some(now);
-                    insight.put(&record.subscription, &record.metadata);
+                    insight.put(&record.subscription, &record.metadata_with_issues());
                     if let Some(certificate) = &record.certificate {
                         insight.put_certificate(certificate);
                     }
@@ -478,6 +513,40 @@ pub(crate) fn last_instance(insight: &Resource) -> Option<String> {
         _ => DataplaneInsight::decode(wire).ok()?.subscriptions,
     };
     subscriptions.last().map(|s| s.control_plane_instance_id.clone())
+}
+
+/// `{count, error, items: [{type, mesh, name, field, reason, effect}]}`; none if there is nothing to
+/// tell.
+fn issues_value(issues: &[Issue], error: Option<&str>) -> Option<Value> {
+    if issues.is_empty() && error.is_none() {
+        return None;
+    }
+    let items = issues.iter().take(KEPT_ISSUES).map(|issue| {
+        let key = &issue.resource;
+        object([
+            ("type", text(key.kind.name())),
+            ("mesh", text(&key.mesh)),
+            ("name", text(&key.name)),
+            ("field", text(&issue.field)),
+            ("reason", text(&issue.reason)),
+            ("effect", text(issue.effect.name())),
+        ])
+    });
+    let list = ListValue { values: items.collect() };
+    #[expect(clippy::cast_precision_loss, reason = "a count of parts of a configuration")]
+    let count = Value { kind: Some(value::Kind::NumberValue(issues.len() as f64)) };
+    let items = Value { kind: Some(value::Kind::ListValue(list)) };
+    let error = error.map(|error| ("error", text(error)));
+    Some(object([("count", count), ("items", items)].into_iter().chain(error)))
+}
+
+fn object(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+    let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    Value { kind: Some(value::Kind::StructValue(Struct { fields })) }
+}
+
+fn text(text: &str) -> Value {
+    Value { kind: Some(value::Kind::StringValue(text.to_owned())) }
 }
 
 fn timestamp(at: OffsetDateTime) -> Timestamp {

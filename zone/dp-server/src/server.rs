@@ -15,6 +15,7 @@ use axum::{
     routing::any,
 };
 use http::{HeaderValue, Request, StatusCode, header};
+use prometheus::core::Collector;
 use sunbear_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use sunbear_security::certificate::CertificateError;
 use sunbear_store::World;
@@ -27,7 +28,9 @@ use crate::{
     bootstrap::{self, ServerCertificate},
     config::DpServerConfig,
     insight::Book,
+    keeper::Keeper,
     lifecycle,
+    metrics::Metrics,
     registry::Registry,
     service::DiscoveryService,
     status::ProxyStatus,
@@ -49,6 +52,9 @@ pub enum SetupError {
     /// The server's certificate is no use.
     #[error("server certificate cannot be used")]
     Certificate(#[from] CertificateError),
+    /// The metrics cannot be set up: a defect.
+    #[error("metrics cannot be set up")]
+    Metrics(#[from] prometheus::Error),
     /// The configured host for xDS is not one that the certificate is good for.
     #[error(
         "the server certificate is good for {names:?} and not for the configured xDS host {host:?}"
@@ -77,6 +83,9 @@ pub struct DpServer {
     pub(crate) fleet: Arc<Fleet>,
     /// One permit for each generation that may run at once.
     pub(crate) generations: Arc<Semaphore>,
+    /// What gateways fall back on, on its way to the store.
+    pub(crate) keeper: Keeper,
+    pub(crate) metrics: Metrics,
 }
 
 impl fmt::Debug for DpServer {
@@ -106,6 +115,8 @@ impl DpServer {
             streams: TaskTracker::new(),
             fleet,
             generations: Arc::new(Semaphore::new(cores)),
+            keeper: Keeper::default(),
+            metrics: Metrics::new()?,
         }))
     }
 
@@ -133,7 +144,11 @@ impl DpServer {
     /// Runs what goes on in the background, until the token is cancelled; then ends all streams
     /// and writes what is left to write.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        tokio::join!(self.insights.run(&self, &stop), lifecycle::deregister_departed(&self, &stop),);
+        tokio::join!(
+            self.insights.run(&self, &stop),
+            self.keeper.run(&self, &stop),
+            lifecycle::deregister_departed(&self, &stop),
+        );
         self.stopping.cancel();
         self.streams.close();
         if tokio::time::timeout(DRAIN, self.streams.wait()).await.is_err() {
@@ -145,6 +160,11 @@ impl DpServer {
                 tracing::warn!("the end of some streams could not be written to their insights");
             }
         }
+    }
+
+    /// What is measured.
+    pub fn collector(self: &Arc<Self>) -> Result<Box<dyn Collector>, SetupError> {
+        Ok(self.metrics.collector(self)?)
     }
 
     /// How all connected proxies do.

@@ -196,6 +196,7 @@ impl<M: Machine> Session<M> {
                     if let Some((resource_type, response)) = self.machine.poll(Instant::now()) {
                         permit.send(Ok(response));
                         self.insight.sent(resource_type);
+                        server.metrics.sent(resource_type);
                     }
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
@@ -237,10 +238,14 @@ impl<M: Machine> Session<M> {
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         match answer {
             Answer::None => {}
-            Answer::Ack(resource_type) => self.insight.acknowledged(resource_type),
+            Answer::Ack(resource_type) => {
+                self.insight.acknowledged(resource_type);
+                self.server.metrics.acknowledged(resource_type);
+            }
             Answer::Nack { resource_type, message } => {
                 tracing::warn!(?resource_type, message, "proxy rejected its configuration");
                 self.insight.rejected(resource_type);
+                self.server.metrics.rejected(resource_type);
             }
         }
         Ok(())
@@ -272,19 +277,22 @@ impl<M: Machine> Session<M> {
     }
 
     fn take_generated(&mut self, finished: Finished) {
-        let result = self.generator.take(finished);
+        let result = self.generator.take(&self.server, finished);
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(configuration) => {
-                status.generation_error = None;
-                if let Some(Configuration { resources, identity, issues, .. }) = configuration {
+                if status.generation_error.take().is_some() {
+                    self.insight.issues(&status.issues, None);
+                }
+                if let Some(Configuration { resources, provided, issues, .. }) = configuration {
                     if let Some(first) = issues.first().filter(|_| issues != status.issues) {
                         let count = issues.len();
-                        tracing::warn!(count, first, "parts of the configuration are left out");
+                        tracing::warn!(count, %first, "parts are not as they are configured");
                     }
                     status.issues = issues;
+                    self.insight.issues(&status.issues, None);
                     drop(status);
-                    if let Some(identity) = identity {
+                    if let Some(identity) = provided.identity {
                         self.insight.certificate(&identity);
                     }
                     self.machine.set_resources(Instant::now(), resources);
@@ -293,6 +301,7 @@ impl<M: Machine> Session<M> {
             Err(error) => {
                 if status.generation_error.as_deref() != Some(error.as_str()) {
                     tracing::warn!(error, "no new configuration for the proxy");
+                    self.insight.issues(&status.issues, Some(&error));
                 }
                 status.generation_error = Some(error);
             }

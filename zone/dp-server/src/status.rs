@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sunbear_store::Revision;
-use sunbear_xds::ResourceType;
+use sunbear_xds::{Issue, ResourceType};
 use time::OffsetDateTime;
 
 use crate::{ads::TypeStatus, proxy::ProxyKey};
@@ -21,8 +21,8 @@ pub struct ProxyStatus {
     pub applied_revision: Option<Revision>,
     /// Why the proxy has no configuration, or an older one, if generation failed.
     pub generation_error: Option<String>,
-    /// Parts that were left out of its configuration.
-    pub issues: Vec<String>,
+    /// Parts of its configuration that are not as they are configured.
+    pub issues: Vec<Issue>,
     /// Per type that it asked for, what it was sent and what it answered.
     pub types: BTreeMap<ResourceType, TypeStatus>,
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use sunbear_model::Kind;
+use sunbear_model::{Kind, ResourceKey};
 
 use crate::{
     access_log::{self, Logs},
@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) issues: Arc<Issues>,
     pub(crate) depends_on: Dependencies,
     pub(crate) last_good: Arc<LastGood>,
+    /// The MeshGateway, if one selects the proxies.
+    pub(crate) gateway: Option<ResourceKey>,
     pub(crate) template: Option<Arc<Template>>,
 }
 
@@ -91,13 +93,14 @@ impl Class {
     }
 
     /// Brings the shared part up to date. `stale` are the kinds that may have changed since the last
-    /// time; none means any. `initial` is what was good before this was first made.
+    /// time; none means any. `initial` is what was good before this was first made; without it, what
+    /// is stored.
     pub(crate) fn refresh(
         &mut self,
         settings: &Settings,
         view: &dyn View,
         stale: Option<&BTreeSet<Kind>>,
-        initial: &LastGood,
+        initial: Option<&LastGood>,
     ) -> Result<Arc<Plan>, GenerateError> {
         let revision = view.revision();
         if let Some(state) = &self.state
@@ -128,7 +131,7 @@ impl Class {
         let small = [Kind::DATAPLANE, Kind::MESH_GATEWAY_ROUTE];
         if !changed.iter().all(|kind| small.contains(kind)) {
             let last_good = Arc::clone(&state.plan.last_good);
-            let state = State::new(settings, &self.identity, view, inputs, &last_good)?;
+            let state = State::new(settings, &self.identity, view, inputs, Some(&last_good))?;
             return Ok(self.keep(state, revision));
         }
         let touched = state.exchange_dataplanes(&inputs);
@@ -157,7 +160,7 @@ impl State {
         identity: &Identity,
         view: &dyn View,
         inputs: Inputs,
-        last_good: &LastGood,
+        last_good: Option<&LastGood>,
     ) -> Result<Self, GenerateError> {
         let mut state = Self {
             revision: None,
@@ -171,7 +174,13 @@ impl State {
             plan: Arc::default(),
         };
         let secrets = Secrets::of(view, &identity.mesh);
-        let ctx = Context::new(settings, identity, &state.inputs, &secrets, last_good);
+        let nothing = LastGood::default();
+        let mut ctx = Context::new(settings, identity, &state.inputs, &secrets, &nothing);
+        let stored = match last_good {
+            Some(_) => None,
+            None => gateway::stored_last_good(&ctx, view),
+        };
+        ctx.last_good = last_good.or(stored.as_ref()).unwrap_or(&nothing);
         let endpoints = Endpoints::of(&ctx);
         let made = Made::of(&ctx, &endpoints, None);
         let set = made.set(|target| made_endpoints(&endpoints, target));
@@ -262,6 +271,7 @@ impl State {
             requests: Arc::new(requests),
             depends_on,
             last_good: Arc::new(output.last_good),
+            gateway: output.gateway,
             template: template.map(Arc::new),
             ..Plan::default()
         });

@@ -50,8 +50,8 @@ const NAME_TAG: &str = "kuma.io/external-service-name";
 /// client certificate with its key. All PEM.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Credentials {
-    authorities: Option<Vec<u8>>,
-    client: Option<(Vec<u8>, Vec<u8>)>,
+    pub(crate) authorities: Option<Vec<u8>>,
+    pub(crate) client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl fmt::Debug for Credentials {

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use sunbear_model::{ResourceKey, Spec};
+
 use crate::{
     admin::{self, Admin},
     class::{Class, Plan},
@@ -36,6 +38,22 @@ pub struct Generated {
     pub depends_on: Dependencies,
     /// Data to fall back on the next time.
     pub(crate) last_good: Arc<LastGood>,
+    /// The MeshGateway.
+    pub(crate) gateway: Option<ResourceKey>,
+}
+
+impl Generated {
+    /// What to store for the next control plane to fall back on, by key; no spec if there is nothing
+    /// to keep. It holds private keys.
+    pub fn to_store(&self) -> Option<(ResourceKey, Option<Spec>)> {
+        Some((LastGood::key(self.gateway.as_ref()?), self.last_good.to_spec()))
+    }
+
+    /// Is what [`Generated::to_store`] gives the same for both?
+    pub fn stores_the_same(&self, other: &Generated) -> bool {
+        self.gateway == other.gateway
+            && (Arc::ptr_eq(&self.last_good, &other.last_good) || self.last_good == other.last_good)
+    }
 }
 
 impl PartialEq for Generated {
@@ -85,7 +103,8 @@ pub fn generate(
 
 /// Generates the whole configuration of a proxy that got another one before. A listener whose
 /// certificate is missing or damaged now keeps the one that it had, and an external service its
-/// credentials.
+/// credentials. Without another one before, what was stored of [`Generated::to_store`] is fallen back
+/// on.
 pub fn generate_after(
     view: &dyn View,
     settings: &Settings,
@@ -96,8 +115,7 @@ pub fn generate_after(
     let mut issues = Issues::default();
     let admin = admin::generate(&own, &mut issues);
     let mut class = Class::new(own.identity(admin.port(&own)));
-    let nothing = LastGood::default();
-    let initial = previous.map_or(&nothing, |previous| &previous.last_good);
+    let initial = previous.map(|previous| &*previous.last_good);
     let plan = class.refresh(settings, view, None, initial)?;
     let finished = Finished::of(&own, &admin, &issues, &plan, None);
     Ok(Arc::unwrap_or_clone(finished.generated))
@@ -167,6 +185,7 @@ impl Finished {
             issues: issues.to_sorted(),
             depends_on: plan.depends_on.clone(),
             last_good: Arc::clone(&plan.last_good),
+            gateway: plan.gateway.clone(),
         };
         Self { generated: Arc::new(generated), plan: Arc::clone(plan) }
     }

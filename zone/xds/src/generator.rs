@@ -14,7 +14,6 @@ use crate::{
     context::Own,
     generate::{Finished, GenerateError, Generated},
     issue::Issues,
-    last_good::LastGood,
     proxy::{Proxy, Settings},
     view::View,
 };
@@ -126,8 +125,7 @@ impl Generator {
             Some(member) => (Arc::clone(&member.class), Some(member.serial)),
             None => (fleet.class(&own.identity(admin.port(&own))), None),
         };
-        let nothing = Arc::new(LastGood::default());
-        let initial = self.last.as_ref().map_or(&nothing, |last| &last.generated.last_good);
+        let initial = self.last.as_ref().map(|last| &*last.generated.last_good);
         let (plan, serial) = {
             let mut class = lock(&class);
             // What others had generated since is not what `stale` speaks of.

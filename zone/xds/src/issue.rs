@@ -27,6 +27,16 @@ pub enum Effect {
     LastGood,
 }
 
+impl Effect {
+    /// As it is part of insights and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Effect::LeftOut => "left_out",
+            Effect::LastGood => "last_good",
+        }
+    }
+}
+
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.resource, self.field, self.reason)?;

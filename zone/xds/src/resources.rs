@@ -140,15 +140,21 @@ type OfType = Arc<BTreeSet<Named>>;
 #[derive(Clone, Default)]
 pub struct ResourceSet {
     by_type: [OfType; ResourceType::ALL.len()],
+    /// What cannot be provided now.
+    kept: BTreeSet<(ResourceType, String)>,
 }
 
 impl PartialEq for ResourceSet {
     fn eq(&self, other: &Self) -> bool {
-        ResourceType::ALL.iter().all(|t| {
-            self.shares(other, *t)
-                || (self.len(*t) == other.len(*t)
-                    && self.iter(*t).zip(other.iter(*t)).all(|(a, b)| Arc::ptr_eq(a, b) || a == b))
-        })
+        self.kept == other.kept
+            && ResourceType::ALL.iter().all(|t| {
+                self.shares(other, *t)
+                    || (self.len(*t) == other.len(*t)
+                        && self
+                            .iter(*t)
+                            .zip(other.iter(*t))
+                            .all(|(a, b)| Arc::ptr_eq(a, b) || a == b))
+            })
     }
 }
 
@@ -195,6 +201,17 @@ impl ResourceSet {
     /// As [`ResourceSet::insert`], of a resource that other sets may hold too.
     pub fn insert_shared(&mut self, resource_type: ResourceType, resource: Arc<XdsResource>) {
         Arc::make_mut(&mut self.by_type[resource_type as usize]).replace(Named(resource));
+    }
+
+    /// A client that has something of this name keeps it. What the set itself has of the name, if
+    /// anything, is makeshift for those that have nothing.
+    pub fn keep(&mut self, resource_type: ResourceType, name: impl Into<String>) {
+        self.kept.insert((resource_type, name.into()));
+    }
+
+    /// Does a client keep what it has of this name?
+    pub fn keeps(&self, resource_type: ResourceType, name: &str) -> bool {
+        !self.kept.is_empty() && self.kept.contains(&(resource_type, name.to_owned()))
     }
 
     /// Takes a resource out.

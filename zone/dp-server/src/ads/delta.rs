@@ -15,6 +15,7 @@ use sunbear_xds::{ResourceSet, ResourceType};
 use super::{
     Answer, Machine, ProtocolError, Rejection, StreamSettings, TypeStatus, clipped, has_all,
     is_wildcard_type,
+    known::Known,
     order::{self, Lanes},
     pace::{Outstanding, Pace, REMOVAL_PATIENCE},
     text_names,
@@ -42,9 +43,8 @@ struct Lane {
     wildcard: bool,
     /// Names subscribed to one by one.
     names: BTreeSet<String>,
-    /// What the client has by what was sent to it, and what it said it had when it came: name to
-    /// version.
-    known: BTreeMap<String, String>,
+    /// What the client has by what was sent to it, and what it said it had when it came.
+    known: Known,
     /// Names to be answered for whether or not they changed.
     forced: BTreeSet<String>,
     /// The first answer to a wildcard, which is due even when there is nothing.
@@ -75,23 +75,30 @@ impl Lane {
         self.wildcard || self.names.contains(name)
     }
 
+    /// Has the client something of a name that is to stay as it is?
+    fn keeps(&self, set: &ResourceSet, resource_type: ResourceType, name: &str) -> bool {
+        set.keeps(resource_type, name) && self.known.contains(name)
+    }
+
     /// Brings `changed` and `removed` up to date.
     fn refresh(&mut self, set: &ResourceSet, resource_type: ResourceType) {
         self.changed = set
             .iter(resource_type)
             .filter(|r| {
                 self.covers(&r.name)
-                    && (self.forced.contains(&r.name)
-                        || self.known.get(&r.name) != Some(&r.version))
+                    && (self.forced.contains(&r.name) || !self.known.has(r))
+                    && !self.keeps(set, resource_type, &r.name)
             })
             .map(|r| r.name.clone())
             .collect();
         self.removed = self
             .known
-            .keys()
-            .chain(&self.forced)
-            .filter(|name| set.get(resource_type, name).is_none())
-            .cloned()
+            .names()
+            .chain(self.forced.iter().map(String::as_str))
+            .filter(|name| {
+                set.get(resource_type, name).is_none() && !self.keeps(set, resource_type, name)
+            })
+            .map(str::to_owned)
             .collect();
         self.refused.retain(|name, version| {
             set.get(resource_type, name).is_some_and(|r| r.version == *version)
@@ -124,8 +131,8 @@ impl Lane {
     fn on_nack(&mut self, mut sent: Outstanding<Batch>, message: &str) {
         let several = sent.content.changed.len() + sent.content.removed.len() > 1;
         // What was replaced since, by a response that overtook this one, has its own fate.
-        sent.content.changed.retain(|name, version| self.known.get(name) == Some(version));
-        sent.content.removed.retain(|name| !self.known.contains_key(name));
+        sent.content.changed.retain(|name, version| self.known.version(name) == Some(version));
+        sent.content.removed.retain(|name| !self.known.contains(name));
         if several && !sent.content.part {
             // Those that the text names go last, so that the innocent do not wait for them.
             let (named, others): (Vec<_>, Vec<_>) = sent
@@ -275,7 +282,7 @@ impl Machine for Stream {
                 lane.wildcard = false;
                 lane.empty_answer_due = false;
                 let names = &lane.names;
-                lane.known.retain(|name, _| names.contains(name));
+                lane.known.retain(|name| names.contains(name));
                 continue;
             }
             lane.names.remove(&name);
@@ -291,7 +298,7 @@ impl Machine for Stream {
         if first {
             for (name, version) in request.initial_resource_versions {
                 if lane.covers(&name) {
-                    lane.known.insert(name, version);
+                    lane.known.claimed(name, version);
                 }
             }
         }
@@ -351,7 +358,7 @@ impl Machine for Stream {
                 ..Resource::default()
             });
             lane.forced.remove(&name);
-            lane.known.insert(name.clone(), resource.version.clone());
+            lane.known.sent(Arc::clone(resource));
             batch.changed.insert(name, resource.version.clone());
         }
         for name in &batch.removed {
@@ -404,7 +411,11 @@ impl Machine for Stream {
         }) && has_all(
             set,
             |t| self.lanes.contains_key(&t),
-            |t, r| self.lanes.get(&t).is_some_and(|l| l.known.get(&r.name) == Some(&r.version)),
+            |t, r| {
+                self.lanes
+                    .get(&t)
+                    .is_some_and(|lane| lane.known.has(r) || lane.keeps(set, t, &r.name))
+            },
         )
     }
 

@@ -3,6 +3,7 @@
 //! when asked for, always made of the latest set, so a slow reader never has a backlog.
 
 pub mod delta;
+mod known;
 mod order;
 mod pace;
 pub mod sotw;

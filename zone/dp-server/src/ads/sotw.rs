@@ -53,8 +53,10 @@ struct Lane {
     named: bool,
     /// Version that the client brought along; not yet compared with a set.
     claimed: Option<String>,
+    /// The client had resources of this type when it came.
+    brought: bool,
     /// What the client has by what was sent to it.
-    known: Content,
+    known: Arc<Content>,
     /// What it has accepted.
     accepted: Arc<Content>,
     /// A response is due even if it says nothing new.
@@ -102,7 +104,12 @@ impl Lane {
         set.iter(resource_type)
             .filter(|r| self.interest.covers(&r.name))
             .filter_map(|r| {
-                let resource = if self.refused.get(&r.name) == Some(&r.version) {
+                let resource = if set.keeps(resource_type, &r.name)
+                    && (self.brought || self.known.contains_key(&r.name))
+                {
+                    // What a response leaves out of such a type stays as it is.
+                    self.known.get(&r.name)?
+                } else if self.refused.get(&r.name) == Some(&r.version) {
                     self.accepted.get(&r.name)?
                 } else {
                     r
@@ -126,8 +133,8 @@ impl Lane {
         if let Some(claimed) = self.claimed.take()
             && claimed == version_of(&target)
         {
-            self.known.clone_from(&target);
-            self.accepted = Arc::new(target.clone());
+            self.known = Arc::new(target.clone());
+            self.accepted = Arc::clone(&self.known);
             self.answer_due = false;
             self.uncertain = false;
         }
@@ -178,10 +185,11 @@ impl Lane {
             }
             match self.accepted.get(&resource.name) {
                 Some(accepted) => {
-                    self.known.insert(resource.name.clone(), Arc::clone(accepted));
+                    let accepted = Arc::clone(accepted);
+                    Arc::make_mut(&mut self.known).insert(resource.name.clone(), accepted);
                 }
                 None => {
-                    self.known.remove(&resource.name);
+                    Arc::make_mut(&mut self.known).remove(&resource.name);
                 }
             }
         }
@@ -323,13 +331,16 @@ impl Machine for Stream {
         if first {
             lane.claimed = Some(request.version_info).filter(|v| !v.is_empty());
             lane.uncertain = lane.claimed.is_some();
+            lane.brought = lane.claimed.is_some();
             lane.answer_due = true;
         }
         let changed = first || lane.interest != interest;
         lane.interest = interest;
         // What a client no longer asks for it forgets.
         let interest = &lane.interest;
-        lane.known.retain(|name, _| interest.covers(name));
+        if !lane.known.keys().all(|name| interest.covers(name)) {
+            Arc::make_mut(&mut lane.known).retain(|name, _| interest.covers(name));
+        }
 
         self.refresh(resource_type);
         if first && resource_type == ResourceType::Endpoint {
@@ -366,13 +377,14 @@ impl Machine for Stream {
             .map(|(name, _)| name.clone())
             .collect();
         if !complete {
-            for (name, resource) in &lane.known {
+            for (name, resource) in &*lane.known {
                 content.entry(name.clone()).or_insert_with(|| Arc::clone(resource));
             }
         }
         lane.answer_due = false;
         lane.parked_until = None;
-        lane.known.clone_from(&content);
+        let content = Arc::new(content);
+        lane.known = Arc::clone(&content);
 
         self.nonce += 1;
         let version = version_of(&content);
@@ -387,12 +399,7 @@ impl Machine for Stream {
         lane.status.sent = Some(version.clone());
         lane.last_nonce = self.nonce;
         lane.uncertain |= lane.pace.outstanding.is_some();
-        lane.pace.sent(Outstanding {
-            nonce: self.nonce,
-            sent_at: now,
-            version,
-            content: Arc::new(content),
-        });
+        lane.pace.sent(Outstanding { nonce: self.nonce, sent_at: now, version, content });
         lane.refresh(&set, resource_type);
         if resource_type == ResourceType::Cluster {
             self.force_endpoints(&clusters);
@@ -425,10 +432,10 @@ impl Machine for Stream {
             set,
             |t| self.lanes.contains_key(&t),
             |t, r| {
-                self.lanes
-                    .get(&t)
-                    .and_then(|lane| lane.known.get(&r.name))
-                    .is_some_and(|known| known.version == r.version)
+                self.lanes.get(&t).is_some_and(|lane| match lane.known.get(&r.name) {
+                    Some(known) => known.version == r.version || set.keeps(t, &r.name),
+                    None => lane.brought && set.keeps(t, &r.name),
+                })
             },
         )
     }

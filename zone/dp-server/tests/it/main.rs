@@ -7,5 +7,6 @@ mod discovery;
 mod envoy;
 mod fixture;
 mod insights;
+mod last_good;
 mod lifecycle;
 mod outage;

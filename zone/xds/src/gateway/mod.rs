@@ -20,7 +20,7 @@ use std::{
 };
 
 use sunbear_model::{
-    Kind, Resource,
+    Kind, Resource, ResourceKey,
     gateway::{Port, Route, groups, http_of, listener_field, ports, tcp_of},
     matching,
     tags::Tags,
@@ -52,6 +52,7 @@ use crate::{
     protocol::Protocol as Spoken,
     resources::{ResourceSet, ResourceType},
     secret::SecretRequest,
+    view::View,
 };
 
 /// Name of the runtime resource that holds connection limits; builtin gateways subscribe to it.
@@ -73,6 +74,8 @@ pub(crate) struct Output {
     pub(crate) asked: BTreeSet<String>,
     pub(crate) issues: Issues,
     pub(crate) last_good: LastGood,
+    /// The MeshGateway.
+    pub(crate) gateway: Option<ResourceKey>,
     pub(crate) memo: Memo,
 }
 
@@ -144,6 +147,21 @@ pub(crate) enum Refused {
     Told,
 }
 
+/// The MeshGateway that selects the Dataplane.
+fn selected<'a>(ctx: &Context<'a>) -> Option<(&'a Arc<Resource>, &'a MeshGateway)> {
+    let candidates = ctx.list(Kind::MESH_GATEWAY).iter().filter_map(|resource| {
+        let message = resource.as_mesh_gateway()?;
+        Some((&**resource, matching::matches_of(&message.selectors), (resource, message)))
+    });
+    matching::best(candidates, &ctx.dataplane)
+}
+
+/// What was stored for the Dataplane's MeshGateway to fall back on.
+pub(crate) fn stored_last_good(ctx: &Context<'_>, view: &dyn View) -> Option<LastGood> {
+    let (gateway, _) = selected(ctx)?;
+    view.get(&LastGood::key(&gateway.key)).map(|stored| LastGood::read(&stored))
+}
+
 /// Generates for the MeshGateway that selects the Dataplane, if any does. What would be the same as
 /// in `before` is kept.
 pub(crate) fn generate(
@@ -153,13 +171,8 @@ pub(crate) fn generate(
     before: Option<&Memo>,
 ) -> Output {
     let mut output = Output::default();
-    let candidates = ctx.list(Kind::MESH_GATEWAY).iter().filter_map(|resource| {
-        let message = resource.as_mesh_gateway()?;
-        Some((&**resource, matching::matches_of(&message.selectors), (resource, message)))
-    });
-    let Some((gateway, message)) = matching::best(candidates, &ctx.dataplane) else {
-        return output;
-    };
+    let Some((gateway, message)) = selected(ctx) else { return output };
+    output.gateway = Some(gateway.key.clone());
     let mut issues = Issues::default();
     let legacy = legacy::Policies::load(ctx, &mut issues);
     let newer = NewerPolicies {

@@ -227,6 +227,41 @@ fn a_lost_secret_stays_in_use() {
 }
 
 #[test]
+fn what_was_stored_is_fallen_back_on_without_a_past() {
+    let (mut world, _) = two_hosts();
+    world.add(&gateway(&json!([
+        https(8443, "a.x", &json!([{"secret": "one"}])),
+        https(8443, "b.x", &json!([{"secret": "two"}])),
+        https(9443, "c.x", &json!([{"inline": base64(&certs::ecdsa("c.x").text())}])),
+    ])));
+    world.0.remove(world.0.iter().position(|r| r.key.kind == Kind::MESH_GATEWAY).unwrap());
+    let before = generated(&world);
+    assert_eq!(issues(&before), Vec::<String>::new());
+    let (key, spec) = before.to_store().unwrap();
+    let mut lost = without(world.clone(), Kind::SECRET, "one");
+    lost.put(key.clone(), spec.clone().unwrap());
+    let got = generated(&lost);
+    assert_eq!(got.resources, before.resources);
+    assert_eq!(got.issues[0].effect, Effect::LastGood);
+    assert!(got.stores_the_same(&before));
+    assert_eq!(got.to_store().unwrap(), (key.clone(), spec));
+    // It is a last resort, not another source.
+    let fresh = certs::ecdsa("a.x");
+    lost.add(&fresh.secret("one"));
+    let mended = generated(&lost);
+    assert!(mended.issues.is_empty());
+    assert_ne!(mended.resources, before.resources);
+    // And only what is configured comes back.
+    let mut gone = without(lost, Kind::MESH_GATEWAY, "edge");
+    gone.add(&gateway(&json!([https(8443, "b.x", &json!([{"secret": "two"}]))])));
+    assert_eq!(chains(&snapshot(&generated(&gone)), "edge:HTTPS:8443").len(), 1);
+    // A gateway without TLS has nothing to store.
+    gone = without(gone, Kind::MESH_GATEWAY, "edge");
+    gone.add(&gateway(&json!([{"port": 8080, "protocol": "HTTP"}])));
+    assert_eq!(generated(&gone).to_store().unwrap(), (key, None));
+}
+
+#[test]
 fn without_a_past_only_the_listener_goes() {
     let (world, _) = two_hosts();
     let lost = without(world, Kind::SECRET, "one");

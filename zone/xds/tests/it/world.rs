@@ -1,9 +1,9 @@
 //! A view over resources in memory, read from YAML documents.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
-use sunbear_model::{Kind, Resource, ResourceKey, rest};
+use sunbear_model::{Kind, Resource, ResourceKey, Spec, rest};
 use sunbear_xds::View;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -26,15 +26,25 @@ impl World {
     pub(crate) fn add(&mut self, body: &Value) {
         let desired = rest::read(body).unwrap_or_else(|e| panic!("{e}: {body}"));
         assert_eq!(desired.unknown, Vec::<String>::new(), "{body}");
+        let key = ResourceKey::new(desired.kind, &desired.mesh, &desired.name);
+        self.insert(key, desired.labels, desired.spec);
+    }
+
+    /// Adds a resource that users do not write.
+    pub(crate) fn put(&mut self, key: ResourceKey, spec: Spec) {
+        self.insert(key, BTreeMap::new(), spec);
+    }
+
+    fn insert(&mut self, key: ResourceKey, labels: BTreeMap<String, String>, spec: Spec) {
         let age = i64::try_from(self.0.len()).unwrap();
         let at = OffsetDateTime::UNIX_EPOCH + Duration::seconds(age);
         self.0.push(Arc::new(Resource {
-            key: ResourceKey::new(desired.kind, &desired.mesh, &desired.name),
+            key,
             uid: Uuid::nil(),
             version: 1,
             revision: 1,
-            labels: desired.labels,
-            spec: desired.spec,
+            labels,
+            spec,
             status: None,
             owner: None,
             created_at: at,

@@ -393,3 +393,24 @@ fn requests_that_are_not_served() {
     };
     assert_eq!(stream.on_request(time.0, unknown), Ok(Answer::None));
 }
+
+#[test]
+fn what_a_client_keeps_is_left_alone() {
+    let makeshift = "Secret ca 0\nkeep Secret ca\nkeep Secret identity";
+    // Who comes with something of the name has it afterwards.
+    let mut test = Test::with(makeshift);
+    let versions = [("ca", "1"), ("identity", "1")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+    test.request(DeltaDiscoveryRequest {
+        resource_names_subscribe: vec!["ca".to_owned(), "identity".to_owned()],
+        initial_resource_versions: BTreeMap::from(versions),
+        ..of("Secret")
+    });
+    assert_eq!(test.sent(), [""; 0]);
+    // Once it can be had again, it goes out.
+    test.set("Secret ca 2\nSecret identity 2");
+    assert_eq!(test.sent(), ["1 Secret +ca +identity"]);
+    // Who comes with nothing gets what there is, and that is then kept too.
+    let mut test = Test::with(makeshift);
+    test.subscribe("Secret", &["ca"]);
+    assert_eq!(test.sent(), ["1 Secret +ca"]);
+}

@@ -28,13 +28,16 @@ fn resource(name: &str, content: &str) -> XdsResource {
     )
 }
 
-/// A set from lines such as `Cluster a 1`.
+/// A set from lines such as `Cluster a 1`, or `keep Secret a` for what clients keep.
 fn set(text: &str) -> Arc<ResourceSet> {
     let mut set = ResourceSet::default();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [kind, name, content] = words[..] else { panic!("{line}") };
-        set.insert(kind_of(kind), resource(name, content));
+        match words[..] {
+            ["keep", kind, name] => set.keep(kind_of(kind), name),
+            [kind, name, content] => set.insert(kind_of(kind), resource(name, content)),
+            _ => panic!("{line}"),
+        }
     }
     Arc::new(set)
 }

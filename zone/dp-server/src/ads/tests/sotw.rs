@@ -304,3 +304,20 @@ fn a_refusal_that_names_nothing_is_not_answered_with_the_same() {
     test.ack("Listener", &[], 3);
     assert_eq!(test.stream.status()[&ResourceType::Listener].rejected, None);
 }
+
+#[test]
+fn what_a_client_keeps_is_left_out() {
+    let makeshift = "Secret ca 0\nSecret other 1\nkeep Secret ca";
+    let names = &["ca", "other"];
+    // Who comes with something may have it: what a response does not name stays as it is.
+    let mut test = Test::with(makeshift);
+    test.first("Secret", names, "x");
+    assert_eq!(test.sent(), ["1 Secret 1"]);
+    test.ack("Secret", names, 1);
+    test.set("Secret ca 2\nSecret other 1");
+    assert_eq!(test.sent(), ["2 Secret 2 1"]);
+    // Who comes with nothing gets what there is.
+    let mut test = Test::with(makeshift);
+    test.first("Secret", names, "");
+    assert_eq!(test.sent(), ["1 Secret 0 1"]);
+}
