@@ -167,7 +167,8 @@ mod tests {
     #[tokio::test]
     async fn not_ready_while_a_condition_does_not_hold() {
         let readiness = Readiness::new();
-        let router = diagnostics_router(readiness.clone(), CancellationToken::new());
+        let router =
+            diagnostics_router(readiness.clone(), CancellationToken::new(), Registry::new());
         let connected = Arc::new(AtomicBool::new(true));
         let asked = Arc::clone(&connected);
         readiness.condition("database", move || asked.load(Ordering::Relaxed));

@@ -111,7 +111,7 @@ impl Gateway {
 
     /// What was left out of the proxy's configuration, as text.
     pub fn issues(&self) -> Vec<String> {
-        self.status().issues
+        self.status().issues.iter().map(ToString::to_string).collect()
     }
 
     /// Waits until the Envoy has acknowledged the revision, and has nothing to warm.
