@@ -121,6 +121,15 @@ impl Connection {
         Ok(Answer { status, headers, body: content })
     }
 
+    /// Deletes a resource and insists on success.
+    pub(crate) async fn delete(&mut self, path: &str) -> Result<()> {
+        let answer = self.send("DELETE", path, None, None).await?;
+        if !(200..300).contains(&answer.status) {
+            bail!("DELETE {path}: {}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+        }
+        Ok(())
+    }
+
     /// Puts a resource and insists on success.
     pub(crate) async fn put(&mut self, path: &str, body: &str) -> Result<Answer> {
         let answer = self.send("PUT", path, None, Some(body)).await?;

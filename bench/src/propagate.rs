@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -33,43 +33,72 @@ pub(crate) struct Arguments {
     /// Changes, one after the other.
     #[arg(long, default_value_t = 200)]
     changes: usize,
+    /// Add a route, change it and remove it in turn, instead of changing one.
+    #[arg(long)]
+    cycle: bool,
+    /// Other routes that the gateway has, on host names and to services of their own.
+    #[arg(long, default_value_t = 0)]
+    routes: usize,
+    /// Host names of those.
+    #[arg(long, default_value_t = 50)]
+    hosts: usize,
+    /// Services of those; none has an instance.
+    #[arg(long, default_value_t = 500)]
+    services: usize,
     /// Pause between two requests to one gateway, in microseconds.
     #[arg(long, default_value_t = 500)]
     pause_us: u64,
 }
 
-/// Revision that a gateway shows, or 0.
+/// What is counted of a gateway.
+#[derive(Default)]
 struct Seen {
-    revision: AtomicUsize,
     errors: AtomicU64,
     requests: AtomicU64,
 }
 
+/// The revisions that may be seen while a change is under way: the one before it and its own.
+struct Allowed(Mutex<(usize, usize)>);
+
+impl Allowed {
+    fn get(&self) -> (usize, usize) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next change.
+    fn advance(&self, to: usize) {
+        let mut allowed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *allowed = (allowed.1, to);
+    }
+}
+
+/// The route that is always there, whatever is added before it.
+const BASE: &str = "propagate";
+/// The one that is added and removed.
+const TOP: &str = "propagate-top";
+
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let mut rest = Connection::new(arguments.global.clone());
-    put(&mut rest, &arguments, 1).await?;
+    fill(&mut rest, &arguments).await?;
+    put(&mut rest, &arguments, BASE, 1).await?;
 
-    let wanted = Arc::new(AtomicUsize::new(1));
+    let allowed = Arc::new(Allowed(Mutex::new((1, 1))));
     let mut watchers = Vec::new();
     for gateway in &arguments.gateways {
-        let seen = Arc::new(Seen {
-            revision: AtomicUsize::new(0),
-            errors: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-        });
+        let seen = Arc::new(Seen::default());
         let (tx, rx) = watch::channel((0usize, Instant::now()));
         tokio::spawn(poll(
             gateway.clone(),
             arguments.host.clone(),
             Duration::from_micros(arguments.pause_us),
-            Arc::clone(&wanted),
+            Arc::clone(&allowed),
             Arc::clone(&seen),
             tx,
         ));
         watchers.push((seen, rx));
     }
     for (_, rx) in &mut watchers {
-        tokio::time::timeout(Duration::from_secs(60), rx.wait_for(|(r, _)| *r == 1))
+        tokio::time::timeout(Duration::from_secs(120), rx.wait_for(|(r, _)| *r == 1))
             .await
             .context("the gateways do not serve the route")??;
     }
@@ -80,9 +109,15 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let mut each: Vec<Vec<Duration>> = vec![Vec::new(); watchers.len()];
     let mut last = Vec::new();
     for change in 0..arguments.changes {
-        let revision = change + 2;
-        wanted.store(revision, Ordering::Relaxed);
-        put(&mut rest, &arguments, revision).await?;
+        let removed = arguments.cycle && change % 3 == 2;
+        let revision = if removed { 1 } else { change + 2 };
+        allowed.advance(revision);
+        if removed {
+            rest.delete(&path(TOP)).await?;
+        } else {
+            let name = if arguments.cycle { TOP } else { BASE };
+            put(&mut rest, &arguments, name, revision).await?;
+        }
         let done = Instant::now();
         let mut slowest = Duration::ZERO;
         for (i, (_, rx)) in watchers.iter_mut().enumerate() {
@@ -105,19 +140,60 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn put(rest: &mut Connection, arguments: &Arguments, revision: usize) -> Result<()> {
+fn path(route: &str) -> String {
+    format!("/meshes/default/meshgatewayroutes/{route}")
+}
+
+/// Writes the other routes.
+async fn fill(rest: &mut Connection, arguments: &Arguments) -> Result<()> {
+    let start = Instant::now();
+    for index in 0..arguments.routes {
+        let (host, service) = (index % arguments.hosts.max(1), index % arguments.services.max(1));
+        let body = serde_json::json!({
+            "type": "MeshGatewayRoute",
+            "mesh": "default",
+            "name": format!("filler-{index:05}"),
+            "selectors": [{"match": {"kuma.io/service": arguments.gateway_service}}],
+            "conf": {"http": {
+                "hostnames": [format!("host-{host}.example.com")],
+                "rules": [{
+                    "matches": [{"path": {"match": "PREFIX", "value": format!("/path-{index}")}}],
+                    "filters": [{"requestHeader": {"set": [{"name": "x-route", "value": "filler"}]}}],
+                    "backends": [{
+                        "weight": 1,
+                        "destination": {"kuma.io/service": format!("filler-{service}")},
+                    }],
+                }],
+            }},
+        });
+        rest.put(&path(&format!("filler-{index:05}")), &body.to_string()).await?;
+    }
+    if arguments.routes > 0 {
+        println!("propagate: {} other routes written in {:.1?}", arguments.routes, start.elapsed());
+    }
+    Ok(())
+}
+
+async fn put(
+    rest: &mut Connection,
+    arguments: &Arguments,
+    name: &str,
+    revision: usize,
+) -> Result<()> {
+    let (kind, value) =
+        if name == TOP { ("EXACT", "/propagate/probe") } else { ("PREFIX", "/propagate") };
     let body = serde_json::json!({
         "type": "MeshGatewayRoute",
         "mesh": "default",
-        "name": "propagate",
+        "name": name,
         "selectors": [{"match": {"kuma.io/service": arguments.gateway_service}}],
         "conf": {"http": {"rules": [{
-            "matches": [{"path": {"match": "PREFIX", "value": "/propagate"}}],
+            "matches": [{"path": {"match": kind, "value": value}}],
             "filters": [{"requestHeader": {"set": [{"name": "x-rev", "value": format!("rev-{revision}-")}]}}],
             "backends": [{"weight": 1, "destination": {"kuma.io/service": arguments.backend}}],
         }]}},
     });
-    rest.put("/meshes/default/meshgatewayroutes/propagate", &body.to_string()).await?;
+    rest.put(&path(name), &body.to_string()).await?;
     Ok(())
 }
 
@@ -125,24 +201,27 @@ async fn poll(
     gateway: String,
     host: String,
     pause: Duration,
-    wanted: Arc<AtomicUsize>,
+    allowed: Arc<Allowed>,
     seen: Arc<Seen>,
     tx: watch::Sender<(usize, Instant)>,
 ) {
     let mut connection = Connection::new(gateway);
+    let mut before = 0;
     loop {
-        let result = connection.send("GET", "/propagate", Some(&host), None).await;
+        let result = connection.send("GET", "/propagate/probe", Some(&host), None).await;
         let now = Instant::now();
         seen.requests.fetch_add(1, Ordering::Relaxed);
         let revision = result.ok().filter(|a| a.status == 200).and_then(|a| revision(&a.body));
         match revision {
             Some(revision) => {
-                let before = seen.revision.swap(revision, Ordering::Relaxed);
-                // Only the newest and the one before it may be served, and never backwards.
-                if revision < before || revision > wanted.load(Ordering::Relaxed) {
+                // Never anything but the newest and the one before it, and never backwards.
+                let (old, new) = allowed.get();
+                let back = before == new && revision != new;
+                if back || (revision != old && revision != new) {
                     seen.errors.fetch_add(1, Ordering::Relaxed);
                 }
                 if revision != before {
+                    before = revision;
                     tx.send_replace((revision, now));
                 }
             }
