@@ -191,11 +191,7 @@ pub(crate) async fn diagnostics(shell: &Shell) -> Result<()> {
     let server = Server {
         name: "diagnostics",
         listener: serve::bind(&settings.listen).await?,
-        router: diagnostics_router(
-            shell.readiness.clone(),
-            tasks.token(),
-            shell.metrics.clone(),
-        ),
+        router: diagnostics_router(shell.readiness.clone(), tasks.token(), shell.metrics.clone()),
         transport,
         limits: Limits { max_connections: 100, ..Limits::default() },
     };
