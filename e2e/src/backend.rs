@@ -18,8 +18,10 @@ pub enum Cut {
 /// Where REST of a control plane is.
 #[derive(Debug, Clone)]
 pub struct Api {
-    /// Its HTTP port.
+    /// Its port.
     pub address: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub tls: bool,
     /// A token of an administrator, if the caller is none by where it calls from.
     pub token: Option<String>,
 }
@@ -67,6 +69,9 @@ pub trait Backend: Sized {
 
     /// Loses that part of what is sent between two parties; TCP sends it again.
     fn loss(&mut self, a: &Party, b: &Party, loss: f64) -> Result<()>;
+
+    /// Why delay and loss cannot be made here, if they cannot.
+    fn cannot_shape(&self) -> Option<String>;
 
     /// Ends all cuts, delays and losses.
     fn heal(&mut self) -> Result<()>;

@@ -28,6 +28,9 @@ use crate::{
 /// How long anything may take before a scenario gives up. Generous: it is no measurement.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// With this variable, scenarios that succeed leave what is known, too.
+const KEEP: &str = "SUNBEAR_E2E_KEEP";
+
 /// The change that the route of a healthy installation shows.
 pub const BASE: &str = "base";
 
@@ -65,6 +68,9 @@ impl<B: Backend> Lab<B> {
         match result {
             Ok(()) => {
                 self.figure(&format!("{name}: done"), start.elapsed());
+                if env::var_os(KEEP).is_some() {
+                    self.save_evidence(name)?;
+                }
                 Ok(())
             }
             Err(error) => {
@@ -84,6 +90,13 @@ impl<B: Backend> Lab<B> {
         let text = format!("{what} after {} ms", time.as_millis());
         self.timeline.note(&text);
         eprintln!("{text}");
+    }
+
+    /// Says that a scenario cannot be played here.
+    #[expect(clippy::print_stderr, reason = "what is skipped must be seen")]
+    pub fn skip(&self, why: &str) {
+        self.timeline.note(format!("SKIPPED: {why}"));
+        eprintln!("SKIPPED: {why}");
     }
 
     /// Puts everything into the state that scenarios begin with: all parties run, no fault, the
@@ -146,7 +159,11 @@ impl<B: Backend> Lab<B> {
         if !body.is_empty() {
             request = request.json(body);
         }
-        http::send(api.address, &request).with_context(|| format!("{method} {path} at {party}"))
+        let answer = match api.tls {
+            true => send_tls(api.address, "localhost", &request),
+            false => http::send(api.address, &request),
+        };
+        answer.with_context(|| format!("{method} {path} at {party}"))
     }
 
     /// What a control plane answers to a `GET` that must succeed.

@@ -2,12 +2,14 @@
 //!
 //! A [`scenario`] is a text of verbs ([`lab::Lab`]): apply, request, partition, kill ... What the
 //! verbs act on is a [`backend::Backend`]: real processes on loopback addresses ([`processes`]), or
-//! the containers of `docker-compose.yml`. A scenario knows only the trait, so that the same text
+//! the containers of
+//! `docker-compose.yml` ([`containers`]). A scenario knows only the trait, so that the same text
 //! runs on both.
 //!
 //! Nothing here knows Sunbear's code: it starts programs and asks them over the network.
 
 pub mod backend;
+pub mod containers;
 pub mod lab;
 pub mod network;
 pub mod party;

@@ -151,7 +151,7 @@ impl Backend for Processes {
             other => bail!("{other} has no REST API"),
         };
         // Callers from this host are administrators.
-        Ok(Api { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), token: None })
+        Ok(Api { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), tls: false, token: None })
     }
 
     fn is_ready(&self, party: &Party) -> bool {
@@ -245,6 +245,10 @@ impl Backend for Processes {
 
     fn loss(&mut self, a: &Party, b: &Party, loss: f64) -> Result<()> {
         self.connected(a, b, self.network.loss(a, b, loss))
+    }
+
+    fn cannot_shape(&self) -> Option<String> {
+        None
     }
 
     fn heal(&mut self) -> Result<()> {

@@ -1,6 +1,11 @@
 //! Requests to a gateway or an API, with or without TLS.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use rustls::{
@@ -65,4 +70,26 @@ impl ServerCertVerifier for Anyone {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// What a client of Postgres begins with: protocol 3.0 and a user. An answer that begins with `R`
+/// says how to go on; while it starts, recovers or ends there is none such.
+fn postgres_greeting(user: &str) -> Vec<u8> {
+    let body = format!("user\0{user}\0database\0postgres\0\0");
+    let length = u32::try_from(body.len() + 8).unwrap_or(u32::MAX);
+    [&length.to_be_bytes()[..], &196_608_u32.to_be_bytes(), body.as_bytes()].concat()
+}
+
+/// Whether a Postgres takes connections.
+pub(crate) fn is_postgres_ready(address: SocketAddr, user: &str) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let patience = Duration::from_secs(2);
+        let mut stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.write_all(&postgres_greeting(user))?;
+        let mut kind = [0];
+        stream.read_exact(&mut kind)?;
+        Ok(kind == *b"R")
+    };
+    ask().unwrap_or(false)
 }

@@ -103,6 +103,14 @@ struct Test {
 struct E2e {
     /// Only scenarios whose name contains this.
     filter: Option<String>,
+    /// On the containers of docker-compose.yml instead of processes. Needs root.
+    #[arg(long)]
+    compose: bool,
+    /// Take the images with this tag instead of making some.
+    #[arg(long, requires = "compose", conflicts_with_all = ["dev", "programs", "base", "postgres"])]
+    with: Option<String>,
+    #[command(flatten)]
+    images: images::Images,
 }
 
 fn main() -> ExitCode {
@@ -110,7 +118,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(arguments).map(success),
         Task::Test(Test { fast }) => suite::run(fast),
-        Task::E2e(E2e { filter }) => suite::e2e(filter.as_deref()),
+        Task::E2e(E2e { filter, compose: false, .. }) => suite::e2e(filter.as_deref()),
+        Task::E2e(arguments) => suite::e2e_on_containers(arguments),
         Task::Bench { name, further } => bench::run(&name, &further).map(success),
         Task::Compose(arguments) => compose::run(&arguments).map(success),
         Task::Images(arguments) => images::run(&arguments).map(success),

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use xtask::{engine::Engine, envoy, project};
 
-use crate::{deny, docs};
+use crate::{E2e, deny, docs, images};
 
 /// Runs the steps, all of them even after one failed. The last line says the sums of the tests.
 pub(crate) fn run(fast: bool) -> Result<ExitCode> {
@@ -64,6 +64,26 @@ pub(crate) fn e2e(filter: Option<&str>) -> Result<ExitCode> {
         cargo(&["test", "--package", "sunbear-e2e", "--test", "it", &filter, "--", "--nocapture"])?;
     needs.tell(&mut tests)?;
     let counts = steps.run_tests("scenarios", tests);
+    Ok(steps.conclude(counts))
+}
+
+/// Plays the scenarios on containers.
+pub(crate) fn e2e_on_containers(arguments: E2e) -> Result<ExitCode> {
+    let tag = match arguments.with {
+        Some(tag) => tag,
+        None => {
+            let images = images::Images { tag: "e2e".to_owned(), ..arguments.images };
+            images::run(&images)?;
+            images.tag
+        }
+    };
+    let mut steps = Steps::default();
+    let filter = format!("containers::{}", arguments.filter.unwrap_or_default());
+    let mut tests = cargo(&["test", "--package", "sunbear-e2e", "--features", "compose"])?;
+    // Two: one plays while the next one waits, so that they share an installation.
+    tests.args(["--test", "it", &filter, "--", "--nocapture", "--test-threads=2"]);
+    tests.env("SUNBEAR_E2E_TAG", tag);
+    let counts = steps.run_tests("scenarios on containers", tests);
     Ok(steps.conclude(counts))
 }
 

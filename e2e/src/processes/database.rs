@@ -2,8 +2,7 @@
 
 use std::{
     env, fs,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -20,6 +19,7 @@ use xtask::{
 };
 
 use super::plan::free_port;
+use crate::request::is_postgres_ready;
 
 /// The superuser of the database.
 pub(super) const USER: &str = "sunbear";
@@ -127,20 +127,7 @@ impl Database {
 
     /// Takes connections of users: not while it starts, recovers or ends.
     pub(super) fn is_ready(&self) -> bool {
-        let ask = || -> std::io::Result<bool> {
-            let mut stream = TcpStream::connect(self.address())?;
-            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-            // The start of protocol 3.0 with a user; `R` is the answer that goes on.
-            let body = format!("user\0{USER}\0database\0postgres\0\0");
-            let length = u32::try_from(body.len() + 8).map_err(std::io::Error::other)?;
-            stream.write_all(&length.to_be_bytes())?;
-            stream.write_all(&196_608_u32.to_be_bytes())?;
-            stream.write_all(body.as_bytes())?;
-            let mut kind = [0];
-            stream.read_exact(&mut kind)?;
-            Ok(kind == *b"R")
-        };
-        ask().unwrap_or(false)
+        is_postgres_ready(self.address(), USER)
     }
 
     /// Exchanges the data for an empty database.

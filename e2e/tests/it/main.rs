@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod access;
+#[cfg(feature = "compose")]
+mod containers;
 mod control_plane;
+mod play;
 mod postgres;
 mod reload;
 mod scenarios;

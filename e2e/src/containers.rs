@@ -1,0 +1,446 @@
+//! The installation as the containers of `docker-compose.yml`, asked through Docker's and Compose's
+//! own programs. Faults of the network are made in the containers' network namespaces, so this
+//! needs root, on the machine that the engine runs on.
+
+mod third_zone;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    process::{self, Command},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+use xtask::{
+    engine::{self, Engine},
+    http,
+    wait::{Look, until},
+};
+
+use crate::{
+    backend::{Api, Backend, Cut},
+    lab::PATIENCE,
+    party::Party,
+    request::{is_postgres_ready, send_tls},
+    timeline::Timeline,
+};
+
+/// The variable that names the tag of the images to run.
+pub const TAG: &str = "SUNBEAR_E2E_TAG";
+
+/// Seconds for an orderly end.
+const END: &str = "20";
+
+/// Ports of gateways inside of their containers.
+const GATEWAY_PORTS: (u16, u16) = (8080, 8443);
+
+const API_PORT: u16 = 5682;
+const DIAGNOSTICS_PORT: u16 = 5680;
+const READINESS_PORT: &str = "9902";
+const ECHO_PORT: u16 = 8000;
+const POSTGRES_PORT: u16 = 5432;
+
+/// The containers of one project, which are removed when this is dropped.
+#[derive(Debug)]
+pub struct Containers {
+    engine: Engine,
+    project: String,
+    environment: Vec<(&'static str, String)>,
+    /// Compose files further to `docker-compose.yml`.
+    further: Vec<String>,
+    token: String,
+    zones: BTreeSet<String>,
+    /// Delay and loss by who sends to whom.
+    shapes: BTreeMap<(Party, Party), (Duration, f64)>,
+    down: BTreeSet<Party>,
+    published: [(&'static str, u16); 2],
+    api_port: u16,
+    folder: TempDir,
+}
+
+impl Backend for Containers {
+    fn start(timeline: &Timeline) -> Result<Self> {
+        let tag = env::var(TAG).with_context(|| format!("{TAG} is not set"))?;
+        let engine = Engine::find_or_start()?;
+        let [api_port, east, west] = free_ports()?;
+        let [east_net, west_net] = free_networks(&engine)?;
+        let mut this = Self {
+            project: format!("sunbear-e2e-{}-{api_port}", process::id()),
+            environment: vec![
+                ("SUNBEAR_TAG", tag),
+                ("SUNBEAR_API_PORT", api_port.to_string()),
+                ("SUNBEAR_EAST_PORT", east.to_string()),
+                ("SUNBEAR_WEST_PORT", west.to_string()),
+                ("SUNBEAR_EAST_NET", east_net),
+                ("SUNBEAR_WEST_NET", west_net),
+            ],
+            engine,
+            further: Vec::new(),
+            token: String::new(),
+            zones: ["east", "west"].map(str::to_owned).into(),
+            shapes: BTreeMap::new(),
+            down: BTreeSet::new(),
+            published: [("east", east), ("west", west)],
+            api_port,
+            folder: tempfile::Builder::new().prefix("sunbear-e2e-").tempdir()?,
+        };
+        engine::output(this.compose(&["up", "-d"])?)?;
+        this.token = this.administrator()?;
+        timeline.note(format!("everything was started, as project {}", this.project));
+        Ok(this)
+    }
+
+    fn zones(&self) -> Vec<String> {
+        self.zones.iter().cloned().collect()
+    }
+
+    fn gateway_ports(&self) -> (u16, u16) {
+        GATEWAY_PORTS
+    }
+
+    fn gateway(&self, zone: &str, port: u16) -> Result<SocketAddr> {
+        let published = self.published.iter().find(|(name, _)| *name == zone);
+        Ok(match published {
+            Some((_, published)) if port == GATEWAY_PORTS.0 => {
+                SocketAddr::from((Ipv4Addr::LOCALHOST, *published))
+            }
+            _ => SocketAddr::from((self.address(&Party::gateway(zone))?, port)),
+        })
+    }
+
+    fn api(&self, party: &Party) -> Result<Api> {
+        let address = match party {
+            Party::Balancer => SocketAddr::from((Ipv4Addr::LOCALHOST, self.api_port)),
+            Party::Global(_) | Party::Zone(_) => SocketAddr::from((self.address(party)?, API_PORT)),
+            other => bail!("{other} has no REST API"),
+        };
+        Ok(Api { address, tls: true, token: Some(self.token.clone()) })
+    }
+
+    fn is_ready(&self, party: &Party) -> bool {
+        let Ok(address) = self.address(party) else { return false };
+        let ready = |port, path: &str| {
+            http::get(SocketAddr::from((address, port)), "localhost", path)
+                .is_ok_and(|answer| answer.status == 200)
+        };
+        match party {
+            Party::Postgres => {
+                is_postgres_ready(SocketAddr::from((address, POSTGRES_PORT)), "sunbear")
+            }
+            // It answers on its own host only; here it counts that it passes connections on.
+            Party::Balancer => {
+                let api = SocketAddr::from((Ipv4Addr::LOCALHOST, self.api_port));
+                send_tls(api, "balancer", &http::Request::new("GET", "b", "/")).is_ok()
+            }
+            Party::Global(_) | Party::Zone(_) => ready(DIAGNOSTICS_PORT, "/ready"),
+            // It answers on its own host only.
+            Party::Gateway(_) => self.container(party).is_ok_and(|container| {
+                self.docker(&["exec", &container, "ready", READINESS_PORT]).is_ok()
+            }),
+            Party::Service { .. } => ready(ECHO_PORT, "/"),
+            Party::Client => true,
+        }
+    }
+
+    fn kill(&mut self, party: &Party) -> Result<()> {
+        self.down.insert(party.clone());
+        self.docker(&["kill", &self.container(party)?]).map(drop)
+    }
+
+    fn stop(&mut self, party: &Party) -> Result<()> {
+        self.down.insert(party.clone());
+        self.docker(&["stop", "--time", END, &self.container(party)?]).map(drop)
+    }
+
+    fn start_again(&mut self, party: &Party) -> Result<()> {
+        self.docker(&["start", &self.container(party)?])?;
+        self.down.remove(party);
+        Ok(())
+    }
+
+    fn pause(&mut self, party: &Party) -> Result<()> {
+        self.docker(&["pause", &self.container(party)?]).map(drop)
+    }
+
+    fn resume(&mut self, party: &Party) -> Result<()> {
+        self.docker(&["unpause", &self.container(party)?]).map(drop)
+    }
+
+    fn cut(&mut self, from: &Party, to: &Party, how: Cut) -> Result<()> {
+        let how: &[&str] = match how {
+            Cut::BlackHole => &["-j", "DROP"],
+            Cut::Reset => &["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"],
+        };
+        for address in self.addresses(to)? {
+            let address = address.to_string();
+            let mut arguments = vec!["iptables", "-w", "-A", "OUTPUT", "-d", &address];
+            arguments.extend(how);
+            self.in_namespace(from, &arguments)?;
+        }
+        Ok(())
+    }
+
+    fn delay(&mut self, a: &Party, b: &Party, delay: Duration) -> Result<()> {
+        self.shape(a, b, |shape| shape.0 = delay)
+    }
+
+    fn loss(&mut self, a: &Party, b: &Party, loss: f64) -> Result<()> {
+        self.shape(a, b, |shape| shape.1 = loss)
+    }
+
+    fn cannot_shape(&self) -> Option<String> {
+        // On an interface that nobody needs.
+        let rule = ["tc", "qdisc", "replace", "dev", "lo", "root", "netem", "delay", "0ms"];
+        let error = self.in_namespace(&Party::zone("east"), &rule).err()?;
+        Some(format!("{error:#}"))
+    }
+
+    fn heal(&mut self) -> Result<()> {
+        let shaped = !std::mem::take(&mut self.shapes).is_empty();
+        let zones = self.zones();
+        let mut all = vec![Party::Postgres, Party::Global(1), Party::Global(2), Party::Balancer];
+        all.extend(zones.iter().flat_map(|zone| Party::of_zone(zone)));
+        for party in all {
+            // Who is down has no faults.
+            if self.down.contains(&party) || self.namespace(&party).is_err() {
+                continue;
+            }
+            self.in_namespace(&party, &["iptables", "-w", "-F", "OUTPUT"])?;
+            if !shaped {
+                continue;
+            }
+            for interface in self.interfaces(&party)? {
+                // An error means that there was none.
+                let _ =
+                    self.in_namespace(&party, &["tc", "qdisc", "del", "dev", &interface, "root"]);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_zone(&mut self, zone: &str) -> Result<()> {
+        self.add_third_zone(zone)
+    }
+
+    fn remove_zone(&mut self, zone: &str) -> Result<()> {
+        for party in Party::of_zone(zone).into_iter().rev() {
+            self.stop(&party)?;
+            self.docker(&["rm", "--force", &self.container(&party)?])?;
+            self.down.remove(&party);
+        }
+        self.zones.remove(zone);
+        Ok(())
+    }
+
+    fn empty_database(&mut self) -> Result<()> {
+        self.sql("ALTER DATABASE sunbear RENAME TO former")?;
+        self.sql("CREATE DATABASE sunbear")
+    }
+
+    fn restore_database(&mut self) -> Result<()> {
+        self.sql("DROP DATABASE sunbear")?;
+        self.sql("ALTER DATABASE former RENAME TO sunbear")
+    }
+
+    fn log(&self, party: &Party) -> String {
+        let log = || -> Result<String> {
+            let container = self.container(party)?;
+            let output = self.engine.docker(&["logs", &container]).output()?;
+            let both = [output.stdout, output.stderr].concat();
+            Ok(String::from_utf8_lossy(&both).into_owned())
+        };
+        log().unwrap_or_else(|error| format!("({error:#})"))
+    }
+
+    fn save_logs(&self, folder: &Path) -> Result<()> {
+        let mut all = vec![Party::Postgres, Party::Global(1), Party::Global(2), Party::Balancer];
+        all.extend(self.zones.iter().flat_map(|zone| Party::of_zone(zone)));
+        for party in all {
+            fs::write(folder.join(format!("{party}.log")), self.log(&party))?;
+        }
+        Ok(())
+    }
+
+    fn casualties(&mut self) -> Vec<Party> {
+        let mut all = vec![Party::Postgres, Party::Global(1), Party::Global(2), Party::Balancer];
+        all.extend(self.zones.iter().flat_map(|zone| Party::of_zone(zone)));
+        all.retain(|party| !self.down.contains(party));
+        // The engine starts again who ends, and counts that.
+        all.retain(|party| {
+            let ask = self.container(party).and_then(|container| {
+                let format = "{{.State.Running}} {{.RestartCount}}";
+                self.docker(&["inspect", "--format", format, &container])
+            });
+            !matches!(ask.as_deref(), Ok("true 0"))
+        });
+        all
+    }
+}
+
+impl Containers {
+    fn compose(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.engine.compose(&["--project-name", &self.project])?;
+        if !self.further.is_empty() {
+            command.args(["-f", "docker-compose.yml"]);
+            command.args(self.further.iter().flat_map(|file| ["-f", file]));
+        }
+        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Ok(command)
+    }
+
+    fn docker(&self, arguments: &[&str]) -> Result<String> {
+        self.engine.ask(arguments)
+    }
+
+    /// The token that `init` made for the administrator.
+    fn administrator(&self) -> Result<String> {
+        let arguments = ["run", "--rm", "-T", "--entrypoint", "cat", "ctl", "/secrets/admin/token"];
+        engine::output(self.compose(&arguments)?).context("the administrator's token")
+    }
+
+    /// The id of a party's container, running or not.
+    fn container(&self, party: &Party) -> Result<String> {
+        let project = format!("label=com.docker.compose.project={}", self.project);
+        let service = format!("label=com.docker.compose.service={party}");
+        let id =
+            self.docker(&["ps", "--all", "--quiet", "--filter", &project, "--filter", &service])?;
+        if id.is_empty() || id.contains('\n') {
+            bail!("not one container of {party}: {id:?}");
+        }
+        Ok(id)
+    }
+
+    /// Its addresses in all networks, that which others of the harness can reach first.
+    fn addresses(&self, party: &Party) -> Result<Vec<Ipv4Addr>> {
+        let format =
+            "{{range $name, $n := .NetworkSettings.Networks}}{{$name}}={{$n.IPAddress}} {{end}}";
+        let text = self.docker(&["inspect", "--format", format, &self.container(party)?])?;
+        let mut all: Vec<_> =
+            text.split_whitespace().filter_map(|word| word.split_once('=')).collect();
+        all.sort_by_key(|(network, _)| !network.ends_with("_control"));
+        Ok(all.iter().filter_map(|(_, address)| address.parse().ok()).collect())
+    }
+
+    fn address(&self, party: &Party) -> Result<Ipv4Addr> {
+        let first = self.addresses(party)?.first().copied();
+        first.with_context(|| format!("{party} has no address: it does not run"))
+    }
+
+    /// The process whose network namespace is a party's.
+    fn namespace(&self, party: &Party) -> Result<String> {
+        let id =
+            self.docker(&["inspect", "--format", "{{.State.Pid}}", &self.container(party)?])?;
+        if id == "0" {
+            bail!("{party} does not run");
+        }
+        Ok(id)
+    }
+
+    fn in_namespace(&self, party: &Party, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.namespace(party)?, "--net"]).args(arguments);
+        engine::output(command).with_context(|| format!("{} at {party}", arguments.join(" ")))
+    }
+
+    fn interfaces(&self, party: &Party) -> Result<Vec<String>> {
+        let text = self.in_namespace(party, &["ip", "-o", "link", "show"])?;
+        let names = text.lines().filter_map(|line| line.split(": ").nth(1));
+        let names = names.map(|name| name.split('@').next().unwrap_or(name).to_owned());
+        Ok(names.filter(|name| name != "lo").collect())
+    }
+
+    /// A rule of netem for what `a` sends into the network where `b` is. What `b` sends is left
+    /// alone, since others depend on it: so the delay is made twice as long.
+    fn shape(
+        &mut self,
+        a: &Party,
+        b: &Party,
+        change: impl FnOnce(&mut (Duration, f64)),
+    ) -> Result<()> {
+        let shape = self.shapes.entry((a.clone(), b.clone())).or_default();
+        change(shape);
+        let delay = format!("{}ms", 2 * shape.0.as_millis());
+        let loss = format!("{:.2}%", shape.1 * 100.0);
+        let rule = ["delay", &delay, "loss", &loss];
+        let mut shaped = false;
+        for peer in self.addresses(b)? {
+            let route = self.in_namespace(a, &["ip", "-o", "route", "get", &peer.to_string()])?;
+            let mut words = route.split_whitespace();
+            // Behind a gateway it is in another network.
+            if words.clone().any(|word| word == "via") {
+                continue;
+            }
+            let device = words.find(|w| *w == "dev").and_then(|_| words.next());
+            let device = device.with_context(|| format!("no way from {a} to {b}"))?;
+            let mut arguments = vec!["tc", "qdisc", "replace", "dev", device, "root", "netem"];
+            arguments.extend(rule);
+            self.in_namespace(a, &arguments)?;
+            shaped = true;
+        }
+        if !shaped {
+            bail!("{a} and {b} share no network");
+        }
+        Ok(())
+    }
+
+    fn sql(&self, statement: &str) -> Result<()> {
+        let postgres = self.container(&Party::Postgres)?;
+        let psql =
+            ["exec", &postgres, "psql", "-h", "127.0.0.1", "-U", "sunbear", "-d", "postgres"];
+        self.docker(&[&psql[..], &["-c", statement]].concat()).map(drop)
+    }
+
+    fn await_ready(&self, party: &Party) -> Result<()> {
+        until(&format!("readiness of {party}"), PATIENCE, || {
+            Ok(match self.is_ready(party) {
+                true => Look::Done(()),
+                false => Look::NotYet("it is not".to_owned()),
+            })
+        })
+    }
+}
+
+impl Drop for Containers {
+    fn drop(&mut self) {
+        let arguments = ["--profile", "tools", "down", "-v", "--remove-orphans", "--timeout", "5"];
+        // There is nobody to tell; what is left has the project's name.
+        let _ = self.compose(&arguments).map(engine::output);
+    }
+}
+
+fn free_ports() -> Result<[u16; 3]> {
+    let listeners = [
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+    ];
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+/// The beginnings of two networks that the engine has not given away.
+fn free_networks(engine: &Engine) -> Result<[String; 2]> {
+    let ids = engine.ask(&["network", "ls", "--quiet"])?;
+    let mut arguments =
+        vec!["network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}"];
+    arguments.extend(ids.lines());
+    let taken = engine.ask(&arguments)?;
+    let is_free = |net: &String| {
+        !taken.split_whitespace().any(|subnet| subnet.starts_with(&format!("{net}.")))
+    };
+    let start = process::id();
+    let mut nets = (0..240)
+        .map(|step| format!("10.233.{}", start.wrapping_add(step) % 240 + 10))
+        .filter(is_free);
+    match (nets.next(), nets.next()) {
+        (Some(east), Some(west)) => Ok([east, west]),
+        _ => bail!("no free networks in 10.233.0.0/16"),
+    }
+}
