@@ -6,6 +6,7 @@ mod behaviour;
 mod build;
 mod certs;
 mod cross_mesh;
+mod edge;
 mod envoy;
 mod external;
 mod golden;
