@@ -144,6 +144,15 @@ impl Authority {
 
     /// A certificate for a workload with this service and no other tags.
     pub fn issue(&self, service: &str) -> Pair {
+        self.issue_at(service, OffsetDateTime::now_utc())
+    }
+
+    /// The same, but it was good a day ago, for an hour.
+    pub fn issue_expired(&self, service: &str) -> Pair {
+        self.issue_at(service, OffsetDateTime::now_utc() - Duration::DAY)
+    }
+
+    fn issue_at(&self, service: &str, now: OffsetDateTime) -> Pair {
         let (certificate, key) = (self.pair.certificate.as_bytes(), self.pair.key.as_bytes());
         let authority = ca::Authority::load(certificate, key).unwrap();
         let tags =
@@ -154,7 +163,7 @@ impl Authority {
             valid_for: Duration::HOUR,
             key: WorkloadKey::P256,
         };
-        let issued = authority.issue(&workload, Uuid::new_v4(), OffsetDateTime::now_utc()).unwrap();
+        let issued = authority.issue(&workload, Uuid::new_v4(), now).unwrap();
         Pair { certificate: issued.chain_pem, key: issued.key_pem }
     }
 

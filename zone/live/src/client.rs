@@ -1,6 +1,6 @@
 //! Clients: requests with any host, server name and certificate.
 
-use std::{io, sync::Arc};
+use std::{io, net::Ipv4Addr, sync::Arc};
 
 use http::{HeaderMap, Method, Request, Version};
 use http_body_util::{BodyExt as _, Full};
@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     backend::Seen,
     certificate::Pair,
-    stream::{Stream, dial},
+    stream::{Stream, dial_from},
     wait::{PATIENCE, eventually_async},
 };
 
@@ -197,10 +197,14 @@ impl Answer {
     }
 }
 
+/// Where clients are that are not internal.
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 /// A request to be sent.
 #[derive(Debug, Clone)]
 pub struct Call {
     port: u16,
+    source: Ipv4Addr,
     method: Method,
     target: String,
     host: Option<String>,
@@ -215,6 +219,7 @@ impl Call {
     pub fn get(port: u16, target: &str) -> Self {
         Self {
             port,
+            source: Ipv4Addr::LOCALHOST,
             method: Method::GET,
             target: target.to_owned(),
             host: None,
@@ -228,6 +233,12 @@ impl Call {
     /// Another method.
     pub fn method(mut self, method: &str) -> Self {
         self.method = method.parse().unwrap();
+        self
+    }
+
+    /// From [`OUTSIDE`], which is not among the addresses that gateways take for internal ones.
+    pub fn outside(mut self) -> Self {
+        self.source = OUTSIDE;
         self
     }
 
@@ -320,7 +331,7 @@ enum Sender {
 impl Connection {
     /// Connects in the way of this call.
     pub async fn open(call: &Call) -> Result<Self, Failure> {
-        Self::over(dial(call.port, call.tls.as_ref()).await?, call.http2).await
+        Self::over(dial_from(call.source, call.port, call.tls.as_ref()).await?, call.http2).await
     }
 
     /// Speaks HTTP on a connection.

@@ -12,7 +12,8 @@
 //!   [`Scene::add`] lists, and have to pass the validation that REST does.
 //! - [`Backend`] is a server in this process that tells and remembers what it received.
 //!   [`Sidecar`] stands before one in a mesh with mTLS.
-//!   [`Call`] and [`Connection`] are the client, with any host, server name, ALPN and certificate.
+//!   [`Call`] and [`Connection`] are the client, with any host, server name, ALPN and certificate;
+//!   [`Stream`] and [`Frames`] send what no client should.
 //! - [`Pair`] and [`Authority`] make certificates.
 //! - [`run`] runs the cases of a group, one after the other, against one Envoy.
 //!
@@ -34,6 +35,7 @@ mod backend;
 mod certificate;
 mod client;
 mod envoy;
+mod frames;
 mod gateway;
 mod port;
 mod scene;
@@ -45,8 +47,9 @@ mod zone;
 
 pub use backend::{Backend, Seen, TlsSeen};
 pub use certificate::{Authority, Pair, base64};
-pub use client::{Answer, Call, Connection, Failure, Tls};
+pub use client::{Answer, Call, Connection, Failure, OUTSIDE, Tls};
 pub use envoy::{Envoy, EnvoyOptions};
+pub use frames::{Frame, Frames};
 pub use gateway::{DATAPLANE, Gateway, MESH, SERVICE};
 pub use port::Port;
 pub use scene::{Scene, expand, yaml};

@@ -164,6 +164,8 @@ fn http() -> Value {
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "inbound",
+            // The backend is to see what the gateway sent.
+            "forward_client_cert_details": "ALWAYS_FORWARD_ONLY",
             "route_config": {"virtual_hosts": [{
                 "name": "all",
                 "domains": ["*"],

@@ -1,10 +1,10 @@
 //! Connections, plain or with TLS.
 
-use std::{io, pin::Pin, time::Duration};
+use std::{io, net::Ipv4Addr, pin::Pin, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::{
@@ -33,10 +33,32 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Stream {
-    /// Sends bytes.
+    /// Sends text.
     pub async fn send(&mut self, text: &str) -> io::Result<()> {
-        self.inner.write_all(text.as_bytes()).await?;
+        self.send_bytes(text.as_bytes()).await
+    }
+
+    /// Sends bytes.
+    pub async fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.inner.write_all(bytes).await?;
         self.inner.flush().await
+    }
+
+    /// Reads so many bytes; none if the connection ends before.
+    pub async fn bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        let read = tokio::time::timeout(PATIENCE, self.inner.read_exact(&mut bytes));
+        read.await.expect("bytes come or the connection ends").ok()?;
+        Some(bytes)
+    }
+
+    /// Reads until the connection ends, however it does.
+    pub async fn rest(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, self.inner.read_to_end(&mut bytes));
+        // What came before a reset counts.
+        let _ = read.await.expect("the connection ends");
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Reads a line, without its end; none if the connection ends before.
@@ -62,9 +84,22 @@ impl Stream {
 /// Connects to a port on loopback. While nobody listens there it tries again: a listener comes a
 /// moment after it was acknowledged.
 pub async fn dial(port: u16, tls: Option<&Tls>) -> Result<Stream, Failure> {
+    dial_from(Ipv4Addr::LOCALHOST, port, tls).await
+}
+
+/// The same from another address on loopback.
+pub(crate) async fn dial_from(
+    source: Ipv4Addr,
+    port: u16,
+    tls: Option<&Tls>,
+) -> Result<Stream, Failure> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let stream = loop {
-        match TcpStream::connect(("127.0.0.1", port)).await {
+        let socket = TcpSocket::new_v4().map_err(Failure::Refused)?;
+        if source != Ipv4Addr::LOCALHOST {
+            socket.bind((source, 0).into()).map_err(Failure::Refused)?;
+        }
+        match socket.connect((Ipv4Addr::LOCALHOST, port).into()).await {
             Ok(stream) => break stream,
             Err(error) if tokio::time::Instant::now() > deadline => {
                 return Err(Failure::Refused(error));

@@ -5,6 +5,7 @@ use sunbear_gateway_live::{Authority, Call, Case, Gateway, Pair, Scene, Sidecar,
 
 const CASES: &[Case] = cases! {
     "cross-mesh/certificates" => certificates,
+    "edge/cross-mesh" => refused,
     "cross-mesh/hosts" => hosts,
     "cross-mesh/mesh-comes-and-goes" => comes_and_goes,
     "cross-mesh/permissions" => permissions,
@@ -61,22 +62,60 @@ async fn certificates(gateway: &Gateway) {
         assert_eq!((answer.status, answer.from()), (200, "a"));
         assert!(!answer.header("strict-transport-security").is_empty());
     }
-    let stranger = Authority::of("other").issue("app");
-    let own = other.issue("app");
-    for (what, tls) in [
-        ("a stranger of the same name", Some(client(Some(&stranger)))),
-        ("no authority at all", Some(client(Some(&Pair::ecdsa("app"))))),
-        ("no certificate", Some(client(None))),
-        ("no protocol of the mesh", Some(Tls::to("edge.mesh").present(&own))),
-        ("no TLS", None),
-    ] {
-        let call = match tls {
-            Some(tls) => call.clone().tls(&tls),
-            None => call.clone(),
-        };
+}
+
+/// Who has no right gets no answer, and no request of his gets through. What decides it is in the zone:
+/// there is no global here at all.
+async fn refused(gateway: &Gateway) {
+    let other = Authority::of("other");
+    let listener = "{protocol: HTTP, crossMesh: true, hostname: gw.mesh}";
+    let (mut scene, port, x) = start(gateway, listener).await;
+    add_mesh(&mut scene, &other, "other");
+    scene.add("{type: Mesh, name: without}");
+    scene.apply().await;
+    let a = gateway.backend("a");
+    a.take_seen();
+    let app = other.issue("app");
+    let check = async |what: &str, port: u16, tls: Option<Tls>| {
+        let mut call = Call::get(port, "/").host("gw.mesh");
+        if let Some(tls) = &tls {
+            call = call.tls(tls);
+        }
         let answer = call.attempt().await;
         assert!(answer.is_err(), "{what}: {answer:?}");
+        assert!(a.take_seen().is_empty(), "{what}");
+    };
+    // Each with what is right but for one thing.
+    for (what, pair) in [
+        ("a mesh of the same name elsewhere", Authority::of("other").issue("app")),
+        ("a mesh without mTLS", Authority::of("without").issue("app")),
+        ("no authority at all", Pair::ecdsa("app")),
+        ("expired", other.issue_expired("app")),
+        ("expired, of the own mesh", Authority::shared().issue_expired("app")),
+    ] {
+        check(what, port, Some(client(Some(&pair)))).await;
     }
+    check("no certificate", port, Some(client(None))).await;
+    check("no protocol of the mesh", port, Some(Tls::to("edge.mesh").present(&app))).await;
+    let http = Tls::to("edge.mesh").present(&app).alpn(&["h2", "http/1.1"]);
+    check("other protocols", port, Some(http)).await;
+    check("no TLS", port, None).await;
+    // Past the gateway: the service's own port trusts its own mesh alone.
+    check("direct", x.port, Some(client(Some(&app)))).await;
+    check("direct, without a certificate", x.port, Some(client(None))).await;
+    check("direct, without TLS", x.port, None).await;
+    // Server names choose nothing (the listener has one chain, as Kuma's): neither a service of the
+    // mesh, past the routes, nor another host.
+    for sni in ["x.mesh", "gw.mesh", "one.test"] {
+        let tls = Tls::to(sni).alpn(&["kuma"]).present(&app);
+        for host in ["x.mesh", "x", "one.test", "edge.mesh"] {
+            let answer = Call::get(port, "/").host(host).tls(&tls).send().await;
+            assert_eq!((answer.status, answer.from()), (404, ""), "{sni} {host}");
+        }
+    }
+    assert!(a.take_seen().is_empty());
+    let right = Call::get(port, "/").host("gw.mesh").tls(&client(Some(&app))).send().await;
+    assert_eq!((right.status, right.from()), (200, "a"));
 }
 
 async fn hosts(gateway: &Gateway) {

@@ -198,6 +198,24 @@ pub(crate) const FEATURES: &[(&str, &str)] = &[
     ("cross-mesh/mesh-comes-and-goes", "G 20.6, 21"),
     ("cross-mesh/permissions", "G 20.1, 22.9"),
     ("cross-mesh/backends-of-others", "G 20.6"),
+    // The edge.
+    ("edge/strangers", "G 9, 13"),
+    ("edge/claims-of-outsiders", "G 12"),
+    ("edge/claims-without-effect", "G 12"),
+    ("edge/address", "G 12"),
+    ("edge/client-certificate-header", "G 12"),
+    ("edge/underscores", "G 12"),
+    ("edge/paths", "G 12"),
+    ("edge/header-limits", "G 12"),
+    ("edge/connect-and-upgrades", "G 12"),
+    ("edge/old-versions", "G 12"),
+    ("edge/smuggling", "G 12"),
+    ("edge/smuggling-over-http2", "G 12"),
+    ("edge/slow-headers", "G 12"),
+    ("edge/rapid-reset", "G 12"),
+    ("edge/too-many-streams", "G 12"),
+    ("edge/floods", "G 12"),
+    ("edge/cross-mesh", "G 20.1, 20.6"),
 ];
 
 #[test]
@@ -211,6 +229,8 @@ fn every_feature_has_a_case() {
         .chain(crate::tcp::features())
         .chain(crate::failures::features())
         .chain(crate::cross_mesh::features())
+        .chain(crate::edge::features())
+        .chain(crate::hostile::features())
         .chain(crate::mtls::features())
         .chain(crate::clusters::features())
         .chain(crate::policies::features())

@@ -4,9 +4,11 @@
 
 mod clusters;
 mod cross_mesh;
+mod edge;
 mod failures;
 mod features;
 mod filters;
+mod hostile;
 mod listeners;
 mod mesh_policies;
 mod mtls;

@@ -1,7 +1,5 @@
 //! Policies between sources and destinations.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use serde_json::json;
 use sunbear_gateway_live::{Answer, Backend, Call, Case, Gateway, Scene, cases, eventually};
