@@ -22,6 +22,8 @@ pub(crate) type ChainId = (u16, String);
 pub(crate) enum Source {
     /// A secret of the mesh.
     Secret(String),
+    /// A file on the gateway's machine, which Envoy reads: there is nothing to keep of it.
+    File(String),
     /// The listener itself.
     Listener {
         chain: ChainId,
@@ -63,6 +65,7 @@ struct CertificateDocument {
 #[serde(rename_all = "camelCase")]
 enum SourceDocument {
     Secret(String),
+    File(String),
     Listener { port: u16, hostname: String, index: usize, string: bool },
 }
 
@@ -86,6 +89,7 @@ impl From<&Source> for SourceDocument {
     fn from(source: &Source) -> Self {
         match source {
             Source::Secret(name) => Self::Secret(name.clone()),
+            Source::File(path) => Self::File(path.clone()),
             Source::Listener { chain: (port, hostname), index, string } => Self::Listener {
                 port: *port,
                 hostname: hostname.clone(),
@@ -100,6 +104,7 @@ impl From<SourceDocument> for Source {
     fn from(source: SourceDocument) -> Self {
         match source {
             SourceDocument::Secret(name) => Self::Secret(name),
+            SourceDocument::File(path) => Self::File(path),
             SourceDocument::Listener { port, hostname, index, string } => {
                 Self::Listener { chain: (port, hostname), index, string }
             }

@@ -17,7 +17,7 @@ use super::{
     is_wildcard_type,
     known::Known,
     order::{self, Lanes},
-    pace::{Outstanding, Pace, REMOVAL_PATIENCE},
+    pace::{Outstanding, Pace, REMOVAL_PATIENCE, Retry},
     text_names,
 };
 
@@ -59,6 +59,7 @@ struct Lane {
     status: TypeStatus,
     /// Version that the client refused, by name.
     refused: BTreeMap<String, String>,
+    retry: Retry,
 }
 
 /// Content of a response.
@@ -109,6 +110,7 @@ impl Lane {
     fn settle_status(&mut self) {
         if self.refused.is_empty() {
             self.status.rejected = None;
+            self.retry = Retry::default();
         } else if let Some(rejection) = &mut self.status.rejected {
             rejection.names = self.refused.keys().cloned().collect();
         }
@@ -116,6 +118,19 @@ impl Lane {
 
     fn has_changes(&self) -> bool {
         !self.changed.is_empty() || !self.singly.is_empty() || self.empty_answer_due
+    }
+
+    /// Is there something to send, be it for another time?
+    fn has_changes_at(&self, now: Instant) -> bool {
+        self.has_changes() || self.retry.due(now)
+    }
+
+    /// What was refused goes out once more when it is time, one at a time.
+    fn try_again(&mut self, now: Instant) {
+        if self.retry.take_due(now) {
+            let again = self.refused.keys().filter(|name| !self.singly.contains(name));
+            self.singly.extend(again.cloned().collect::<Vec<_>>());
+        }
     }
 
     fn on_ack(&mut self, sent: Outstanding<Batch>) {
@@ -158,7 +173,7 @@ impl Stream {
     fn lanes(&self, now: Instant) -> Lanes {
         Lanes::from_fn(|t| {
             self.lanes.get(&t).map_or_else(order::Lane::default, |lane| order::Lane {
-                changes: self.set.is_some() && lane.has_changes(),
+                changes: self.set.is_some() && lane.has_changes_at(now),
                 removals: self.set.is_some() && !lane.removed.is_empty(),
                 busy: lane.pace.busy(now),
                 full: lane.pace.full(),
@@ -177,7 +192,7 @@ impl Stream {
         let lanes = self.lanes(now);
         let overdue = self.removals_overdue(now);
         self.lanes.iter().find_map(|(t, lane)| {
-            let changes = lane.has_changes() && lanes.changes_allowed(*t);
+            let changes = lane.has_changes_at(now) && lanes.changes_allowed(*t);
             let removals = !lane.removed.is_empty() && lanes.removals_allowed(*t, overdue);
             (changes || removals).then_some((*t, changes, removals))
         })
@@ -251,6 +266,9 @@ impl Machine for Stream {
             if let Some(error) = &request.error_detail {
                 lane.on_nack(sent, &error.message);
                 lane.pace.resting_until = Some(now + self.settings.nack_backoff);
+                if !lane.refused.is_empty() {
+                    lane.retry.refused(now, self.settings.nack_backoff);
+                }
                 answer = Answer::Nack { resource_type, message: clipped(&error.message) };
             } else {
                 lane.on_ack(sent);
@@ -327,6 +345,7 @@ impl Machine for Stream {
         let mut batch = Batch::default();
         let mut names = BTreeSet::new();
         if changes {
+            lane.try_again(now);
             lane.empty_answer_due = false;
             names = std::mem::take(&mut lane.changed);
             lane.singly.retain(|name| !names.contains(name));
@@ -395,7 +414,7 @@ impl Machine for Stream {
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         self.lanes
             .values()
-            .flat_map(|lane| lane.pace.deadlines())
+            .flat_map(|lane| lane.pace.deadlines().chain(lane.retry.deadline()))
             .chain(self.removals_held_since.map(|since| since + REMOVAL_PATIENCE))
             .filter(|at| *at > now)
             .min()

@@ -1,4 +1,4 @@
-//! One response at a time per type, and the pause after a rejection.
+//! One response at a time per type, the pause after a rejection, and when to try again.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,9 @@ pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Longest time that removals of clusters wait for a stream of other changes to end.
 pub(super) const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest pause before what was refused is tried again, in pauses after a rejection.
+const LONGEST_RETRY: u32 = 12;
 
 /// The response on its way.
 #[derive(Debug, Clone)]
@@ -80,5 +83,39 @@ impl<T> Pace<T> {
             .map(|o| o.sent_at + ANSWER_PATIENCE)
             .into_iter()
             .chain(self.resting_until)
+    }
+}
+
+/// When to try again what a client refused. The reason may be gone without a change here: a port
+/// that was taken, a file that was missing. Each try waits twice as long as the one before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Retry {
+    at: Option<Instant>,
+    pause: Option<Duration>,
+}
+
+impl Retry {
+    /// Something was refused. `backoff` is the pause after a rejection.
+    pub(super) fn refused(&mut self, now: Instant, backoff: Duration) {
+        if self.at.is_none() {
+            let pause = (self.pause.unwrap_or(backoff) * 2).min(backoff * LONGEST_RETRY);
+            self.pause = Some(pause);
+            self.at = Some(now + pause);
+        }
+    }
+
+    /// Is it time?
+    pub(super) fn due(&self, now: Instant) -> bool {
+        self.at.is_some_and(|at| at <= now)
+    }
+
+    /// Is it time? If so, the next rejection sets the next time.
+    pub(super) fn take_due(&mut self, now: Instant) -> bool {
+        self.at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// When it is time.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.at
     }
 }

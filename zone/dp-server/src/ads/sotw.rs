@@ -18,7 +18,7 @@ use super::{
     Answer, Machine, ProtocolError, Rejection, StreamSettings, TypeStatus, clipped, has_all,
     is_wildcard_type,
     order::{self, Lanes},
-    pace::{Outstanding, Pace, REMOVAL_PATIENCE},
+    pace::{Outstanding, Pace, REMOVAL_PATIENCE, Retry},
     text_names,
 };
 
@@ -76,6 +76,9 @@ struct Lane {
     refused: BTreeMap<String, String>,
     /// What was new in a refused response when the refusal names nothing: version by name.
     suspects: BTreeMap<String, String>,
+    retry: Retry,
+    /// What was refused is on its way once more.
+    trial: bool,
     /// What the client has may differ from `accepted`: it brought something along, or a response
     /// was sent without waiting for the answer to the one before.
     uncertain: bool,
@@ -145,8 +148,18 @@ impl Lane {
             });
         // Absence is news only where absence means removal.
         self.removals = wildcard && self.known.keys().any(|name| !target.contains_key(name));
-        if self.refused.is_empty() && self.suspects.is_empty() && !self.changes {
+        if self.refused.is_empty() && self.suspects.is_empty() && !self.changes && !self.trial {
             self.status.rejected = None;
+            self.retry = Retry::default();
+        }
+    }
+
+    /// What was refused is part of the next response again when it is time.
+    fn try_again(&mut self, now: Instant) {
+        if self.retry.take_due(now) {
+            self.refused.clear();
+            self.suspects.clear();
+            self.trial = true;
         }
     }
 
@@ -158,10 +171,12 @@ impl Lane {
         self.accepted = sent.content;
         self.status.acked = Some(sent.version);
         self.suspects.clear();
+        self.trial = false;
         self.uncertain = false;
     }
 
     fn on_nack(&mut self, sent: Outstanding<Arc<Content>>, message: &str) {
+        self.trial = false;
         let fresh: Vec<&Arc<XdsResource>> = sent
             .content
             .values()
@@ -202,7 +217,7 @@ impl Stream {
     fn lanes(&self, now: Instant) -> Lanes {
         Lanes::from_fn(|t| {
             self.lanes.get(&t).map_or_else(order::Lane::default, |lane| order::Lane {
-                changes: self.set.is_some() && lane.changes,
+                changes: self.set.is_some() && (lane.changes || lane.retry.due(now)),
                 removals: self.set.is_some() && lane.removals,
                 busy: lane.pace.busy(now),
                 full: lane.pace.full(),
@@ -221,7 +236,9 @@ impl Stream {
         let lanes = self.lanes(now);
         let overdue = self.removals_overdue(now);
         self.lanes.iter().find_map(|(t, lane)| {
-            let changes = lane.changes && !lane.parked(now) && lanes.changes_allowed(*t);
+            let changes = (lane.changes || lane.retry.due(now))
+                && !lane.parked(now)
+                && lanes.changes_allowed(*t);
             let removals = lane.removals && lanes.removals_allowed(*t, overdue);
             (changes || removals)
                 .then(|| (*t, *t != ResourceType::Cluster || !lane.removals || removals))
@@ -305,6 +322,9 @@ impl Machine for Stream {
                 if let Some(error) = &request.error_detail {
                     lane.on_nack(sent, &error.message);
                     lane.pace.resting_until = Some(now + self.settings.nack_backoff);
+                    if !lane.refused.is_empty() || !lane.suspects.is_empty() {
+                        lane.retry.refused(now, self.settings.nack_backoff);
+                    }
                     answer = Answer::Nack { resource_type, message: clipped(&error.message) };
                 } else {
                     lane.on_ack(sent);
@@ -370,6 +390,7 @@ impl Machine for Stream {
         let set = Arc::clone(self.set.as_ref()?);
         let lane = self.lanes.get_mut(&resource_type)?;
 
+        lane.try_again(now);
         let mut content = lane.target(&set, resource_type);
         let clusters: BTreeSet<String> = content
             .iter()
@@ -415,7 +436,9 @@ impl Machine for Stream {
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         self.lanes
             .values()
-            .flat_map(|lane| lane.pace.deadlines().chain(lane.parked_until))
+            .flat_map(|lane| {
+                lane.pace.deadlines().chain(lane.parked_until).chain(lane.retry.deadline())
+            })
             .chain(self.removals_held_since.map(|since| since + REMOVAL_PATIENCE))
             .filter(|at| *at > now)
             .min()

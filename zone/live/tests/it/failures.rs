@@ -191,10 +191,12 @@ async fn port_taken(gateway: &Gateway) {
     scene.route("r", "http: {rules: [{matches: [{prefix: /}], to: b}]}");
     scene.commit().await;
     Call::get(http, "/").until("changes arrive", |answer| answer.from() == "b").await;
-    // What was refused is wanted no more.
+    // The port is free again, and nobody has to change anything.
+    drop(taken);
+    eventually("nothing is refused", || (!refused()).then_some(())).await;
+    Call::get(number, "/").until("it serves", |answer| answer.from() == "b").await;
     scene.listeners().pop();
     let revision = scene.commit().await;
-    eventually("nothing is refused", || (!refused()).then_some(())).await;
     gateway.settled(revision).await;
     dial(http, None).await.unwrap();
     assert_eq!(answers(Call::get(http, "/")).await, "b");

@@ -1,7 +1,10 @@
 //! TLS on HTTPS listeners: certificates, server names and hosts.
 
 use rustls::SignatureScheme;
-use sunbear_gateway_live::{Call, Case, Connection, Gateway, Pair, Scene, Tls, base64, cases};
+use sunbear_gateway_live::{
+    Call, Case, Connection, Gateway, Pair, Scene, Tls, base64, cases, eventually,
+};
+use sunbear_xds::ResourceType;
 
 const CASES: &[Case] = cases! {
     "tls/terminate" => terminate,
@@ -142,16 +145,34 @@ async fn inline_on_two_ports(gateway: &Gateway) {
     }
 }
 
-/// Files are not read, as in Kuma: the listener is left out, which is told, and others serve.
+/// Envoy reads the file when it is there, and reads it again when another takes its place.
 async fn file(gateway: &Gateway) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cert.pem");
+    let old = Pair::ecdsa("one.test");
     let mut scene = gateway.scene();
-    let (port, pair) = https(&mut scene, "one.test", None);
-    with_certificates(&mut scene, "two.test", "[{file: /etc/cert.pem}]");
+    let http = scene.listener("{protocol: HTTP}");
+    let port =
+        with_certificates(&mut scene, "one.test", &format!("[{{file: {}}}]", path.display()));
     scene.route("r", ROUTE);
-    scene.apply().await;
-    presents(port, "one.test", &pair).await;
-    let issues = gateway.issues();
-    assert!(issues.iter().any(|i| i.contains("unsupported type of the DataSource")), "{issues:?}");
+    let revision = scene.commit().await;
+    let refusal = || gateway.status().types.get(&ResourceType::Secret)?.rejected.clone();
+    let refused = eventually("the refusal is seen", refusal).await;
+    assert!(refused.message.contains("cert.pem"), "{refused:?}");
+    assert_eq!(Call::get(http, "/").send().await.status, 200);
+    std::fs::write(&path, old.text()).unwrap();
+    eventually("it is tried again", || refusal().is_none().then_some(())).await;
+    gateway.settled(revision).await;
+    presents(port, "one.test", &old).await;
+    let call = Call::get(port, "/").host("one.test").https();
+    let mut held = Connection::open(&call).await.unwrap();
+    assert_eq!(held.send(&call).await.unwrap().certificate, Some(old.leaf()));
+    let new = Pair::rsa("one.test");
+    let fresh = folder.path().join("fresh");
+    std::fs::write(&fresh, new.text()).unwrap();
+    std::fs::rename(&fresh, &path).unwrap();
+    call.until("the new certificate is there", |a| a.certificate == Some(new.leaf())).await;
+    assert_eq!(held.send(&call).await.unwrap().status, 200);
 }
 
 /// Another certificate in a secret: who is connected stays, who comes gets the new one.

@@ -14,7 +14,9 @@ use sunbear_model::{
 use sunbear_proto::{
     envoy::{
         config::{
-            core::v3::{DataSource as EnvoyData, TransportSocket, data_source::Specifier},
+            core::v3::{
+                DataSource as EnvoyData, TransportSocket, WatchedDirectory, data_source::Specifier,
+            },
             listener::v3::{FilterChain, FilterChainMatch},
         },
         extensions::transport_sockets::tls::v3::{
@@ -175,29 +177,37 @@ impl Chains {
     /// Reads a certificate, and keeps it for the next time. Data that is not good now gives way to
     /// data that was.
     fn read(&mut self, ctx: &Context<'_>, source: &DataSource, id: &Source) -> Read {
-        if let Source::Secret(name) = id {
-            self.asked.insert(name.clone());
+        match id {
+            Source::File(path) => {
+                return match Certificate::file(path) {
+                    Ok(certificate) => Read::Fresh(certificate),
+                    Err(failure) => Read::Failed(failure),
+                };
+            }
+            Source::Secret(name) => {
+                self.asked.insert(name.clone());
+            }
+            Source::Listener { .. } => {}
         }
-        let result = match parse(ctx, source) {
-            Ok(certificate) => Read::Fresh(Arc::new(certificate)),
+        let (certificate, reason) = match parse(ctx, source) {
+            Ok(certificate) => (Arc::new(certificate), None),
             Err(failure) => match ctx.last_good.certificates.get(id) {
-                Some(kept) if failure.about_data => Read::Kept(Arc::clone(kept), failure.reason),
-                Some(_) | None => Read::Failed(failure),
+                Some(kept) if failure.about_data => (Arc::clone(kept), Some(failure.reason)),
+                Some(_) | None => return Read::Failed(failure),
             },
         };
-        if let Read::Fresh(certificate) | Read::Kept(certificate, _) = &result {
-            self.good.certificates.insert(id.clone(), Arc::clone(certificate));
+        self.good.certificates.insert(id.clone(), Arc::clone(&certificate));
+        let certificate = Certificate::Data(certificate);
+        match reason {
+            None => Read::Fresh(certificate),
+            Some(reason) => Read::Kept(certificate, reason),
         }
-        result
     }
 
     /// Reads a certificate that a chain had.
-    fn again(
-        &mut self,
-        ctx: &Context<'_>,
-        source: &Source,
-    ) -> Option<(Source, Arc<ServerCertificate>)> {
+    fn again(&mut self, ctx: &Context<'_>, source: &Source) -> Option<(Source, Certificate)> {
         let certificate = match source {
+            Source::File(path) => Certificate::file(path).ok()?,
             Source::Secret(name) => {
                 let data = DataSource { r#type: Some(data_source::Type::Secret(name.clone())) };
                 match self.read(ctx, &data, source) {
@@ -210,7 +220,7 @@ impl Chains {
                 let known = self.good.certificates.get(source);
                 let certificate = Arc::clone(known.or(ctx.last_good.certificates.get(source))?);
                 self.good.certificates.insert(source.clone(), Arc::clone(&certificate));
-                certificate
+                Certificate::Data(certificate)
             }
         };
         Some((source.clone(), certificate))
@@ -222,20 +232,25 @@ impl Chains {
     fn secret(
         &self,
         source: &Source,
-        certificate: &ServerCertificate,
+        certificate: &Certificate,
         place: &Place<'_>,
     ) -> Arc<XdsResource> {
         let (port, hostname) = (place.port.number, place.key);
-        let kind = certificate.kind.name();
+        let kind = match certificate {
+            Certificate::Data(data) => data.kind.name(),
+            // Only the gateway knows.
+            Certificate::File(_) => "",
+        };
         let name = match source {
             Source::Secret(name) => format!("cert.{kind}:secret:{name}"),
+            Source::File(path) => format!("cert:file:{path}"),
             Source::Listener { string: false, .. } => format!("cert.{kind}:inline:{hostname}"),
             Source::Listener { string: true, .. } => format!("cert.{kind}:inlineString:{hostname}"),
         };
-        let secret = Arc::new(message(&name, certificate));
+        let secret = Arc::new(certificate.secret(&name));
         match self.secrets.get(&name) {
             Some(other) if other.version != secret.version => {
-                Arc::new(message(&format!("{name}:{port}"), certificate))
+                Arc::new(certificate.secret(&format!("{name}:{port}")))
             }
             Some(other) => Arc::clone(other),
             None => secret,
@@ -269,6 +284,7 @@ impl Place<'_> {
     fn source(&self, source: &DataSource, index: usize) -> Source {
         match &source.r#type {
             Some(data_source::Type::Secret(name)) => Source::Secret(name.clone()),
+            Some(data_source::Type::File(path)) => Source::File(path.clone()),
             other => Source::Listener {
                 chain: self.chain(),
                 index,
@@ -278,11 +294,65 @@ impl Place<'_> {
     }
 }
 
+/// What a listener presents.
+enum Certificate {
+    /// Certificates and key that the control plane has.
+    Data(Arc<ServerCertificate>),
+    /// Path of a PEM file with both on the gateway's machine.
+    File(String),
+}
+
+impl Certificate {
+    /// Envoy reads the file itself, so that the key never leaves the gateway; whether it can is told
+    /// by its refusal.
+    fn file(path: &str) -> Result<Self, Failure> {
+        if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+            return Err(Failure {
+                reason: format!(
+                    "the path of a file with a certificate has to be absolute, not {path:?}"
+                ),
+                about_data: false,
+            });
+        }
+        Ok(Self::File(path.to_owned()))
+    }
+
+    /// As Envoy gets it. It reads a file again whenever something is moved into the folder, as that
+    /// is how certificates are renewed without a moment in which half of a file is there.
+    fn secret(&self, name: &str) -> XdsResource {
+        let (chain, key, watched_directory) = match self {
+            Self::Data(data) => (
+                Specifier::InlineString(data.chain.clone()),
+                Specifier::InlineString(data.key.clone()),
+                None,
+            ),
+            Self::File(path) => {
+                let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                let folder = if folder.is_empty() { "/" } else { folder };
+                let file = Specifier::Filename(path.clone());
+                (file.clone(), file, Some(WatchedDirectory { path: folder.to_owned() }))
+            }
+        };
+        let data =
+            |specifier| Some(EnvoyData { specifier: Some(specifier), ..EnvoyData::default() });
+        let secret = Secret {
+            name: name.to_owned(),
+            r#type: Some(Type::TlsCertificate(TlsCertificate {
+                certificate_chain: data(chain),
+                private_key: data(key),
+                watched_directory,
+                ..TlsCertificate::default()
+            })),
+        };
+        XdsResource::new(name, &secret)
+    }
+}
+
 /// What came of reading a certificate.
 enum Read {
-    Fresh(Arc<ServerCertificate>),
+    Fresh(Certificate),
     /// As it was the last time, and why.
-    Kept(Arc<ServerCertificate>, String),
+    Kept(Certificate, String),
     Failed(Failure),
 }
 
@@ -299,24 +369,6 @@ fn parse(ctx: &Context<'_>, source: &DataSource) -> Result<ServerCertificate, Fa
     })?;
     ServerCertificate::parse(&bytes)
         .map_err(|error| Failure { about_data: true, reason: error.to_string() })
-}
-
-fn message(name: &str, certificate: &ServerCertificate) -> XdsResource {
-    let inline = |text: &str| {
-        Some(EnvoyData {
-            specifier: Some(Specifier::InlineString(text.to_owned())),
-            ..EnvoyData::default()
-        })
-    };
-    let secret = Secret {
-        name: name.to_owned(),
-        r#type: Some(Type::TlsCertificate(TlsCertificate {
-            certificate_chain: inline(&certificate.chain),
-            private_key: inline(&certificate.key),
-            ..TlsCertificate::default()
-        })),
-    };
-    XdsResource::new(name, &secret)
 }
 
 /// Can Envoy compare a host name with that of a handshake? It takes no wildcard but a first label.

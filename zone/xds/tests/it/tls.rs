@@ -10,7 +10,7 @@ use crate::{
         world,
     },
     certs::{self, Pair, base64, secret},
-    golden::snapshot,
+    golden::{snapshot, to_json},
     world::World,
 };
 
@@ -152,8 +152,8 @@ fn configuration_errors_leave_a_listener_out() {
     );
     check(https(9443, "a.x", &json!([])), ": cannot be empty in TLS termination mode");
     check(
-        https(9443, "a.x", &json!([{"file": "/tmp/x"}])),
-        ".tls.certificates[0]: unsupported type of the DataSource",
+        https(9443, "a.x", &json!([{"file": "tmp/x"}])),
+        ".tls.certificates[0]: the path of a file with a certificate has to be absolute, not \"tmp/x\"",
     );
     check(
         https(9443, "a.x", &json!([{"secret": "s"}, {"secret": "s"}])),
@@ -172,6 +172,34 @@ fn configuration_errors_leave_a_listener_out() {
         https(8443, "a.x", &json!([{"secret": "none"}])),
         ".tls.certificates[0]: there is no secret \"none\"",
     );
+}
+
+/// Envoy reads files itself; the control plane sends the path alone.
+#[test]
+fn files_are_the_gateways_own() {
+    let mut world = world();
+    let pair = certs::ecdsa("a.x");
+    world.add(&pair.secret("s"));
+    let certificates = json!([{"file": "/etc/certs/a.pem"}, {"secret": "s"}, {"file": "/b.pem"}]);
+    world.add(&gateway(&json!([https(8443, "a.x", &certificates)])));
+    world.add(&route("r", &json!([to_echo("/")])));
+    let got = generated(&world);
+    assert_eq!(issues(&got), [""; 0]);
+    assert_eq!(
+        got.resources.names(ResourceType::Secret).collect::<Vec<_>>(),
+        ["cert.ecdsa:secret:s", "cert:file:/b.pem", "cert:file:/etc/certs/a.pem"]
+    );
+    for (path, folder) in [("/etc/certs/a.pem", "/etc/certs"), ("/b.pem", "/")] {
+        let secret = got.resources.get(ResourceType::Secret, &format!("cert:file:{path}")).unwrap();
+        assert_eq!(
+            to_json(secret)["tlsCertificate"],
+            json!({
+                "certificateChain": {"filename": path},
+                "privateKey": {"filename": path},
+                "watchedDirectory": {"path": folder},
+            })
+        );
+    }
 }
 
 fn two_hosts() -> (World, Pair) {

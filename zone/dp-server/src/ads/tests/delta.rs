@@ -302,7 +302,7 @@ fn wildcards_end_and_cover() {
 }
 
 #[test]
-fn a_rejected_resource_is_not_sent_again_until_it_changes() {
+fn a_rejected_resource_waits_for_its_change_or_for_another_try() {
     let mut test = Test::with("Cluster a 1\nListener l 1");
     test.subscribe("Cluster", &[]);
     test.subscribe("Listener", &[]);
@@ -320,7 +320,7 @@ fn a_rejected_resource_is_not_sent_again_until_it_changes() {
         ("cannot bind", &["l".to_owned()][..])
     );
 
-    test.time.pass(BACKOFF * 2);
+    test.time.pass(BACKOFF);
     assert!(test.sent().is_empty());
     // A change of another type is not held up, one of this type waits for the rest of the pause.
     test.set("Cluster a 2\nListener l 1");
@@ -352,16 +352,51 @@ fn a_bad_resource_does_not_hide_the_good_ones_of_its_batch() {
     assert_eq!(test.sent(), ["3 Route +c"]);
     test.ack("Route", 3);
     assert_eq!(test.sent(), ["4 Route +a"]);
-    test.nack("Route", 4, "a is bad");
-    test.time.pass(BACKOFF * 10);
-    assert!(test.sent().is_empty());
+    // It is tried again, ever more rarely.
+    let mut nonce = 4;
+    for pauses in [2, 4, 8, 12, 12] {
+        test.nack("Route", nonce, "a is bad");
+        nonce += 1;
+        test.time.pass(BACKOFF * pauses - Duration::from_millis(1));
+        assert!(test.sent().is_empty());
+        let deadline = test.stream.next_deadline(test.time.0).unwrap();
+        assert_eq!(deadline, test.time.0 + Duration::from_millis(1));
+        test.time.pass(Duration::from_millis(1));
+        assert!(test.stream.wants(test.time.0));
+        assert_eq!(test.sent(), [format!("{nonce} Route +a")]);
+    }
+    test.nack("Route", nonce, "a is bad");
     let status = test.stream.status();
     assert_eq!(status[&ResourceType::Route].rejected.as_ref().unwrap().names, ["a"]);
     // Taking the bad one back makes all well.
     test.set("Route b 1\nRoute c 1");
-    assert_eq!(test.sent(), ["5 Route -a"]);
-    test.ack("Route", 5);
+    test.time.pass(BACKOFF);
+    assert_eq!(test.sent(), ["10 Route -a"]);
+    test.ack("Route", 10);
     assert_eq!(test.stream.status()[&ResourceType::Route].rejected, None);
+    test.time.pass(BACKOFF * 20);
+    assert!(test.sent().is_empty());
+}
+
+#[test]
+fn what_is_accepted_at_another_try_is_well() {
+    let mut test = Test::with("Listener l 1\nListener m 1");
+    test.subscribe("Listener", &[]);
+    assert_eq!(test.sent(), ["1 Listener +l +m"]);
+    test.nack("Listener", 1, "l: cannot bind");
+    test.time.pass(BACKOFF);
+    assert_eq!(test.sent(), ["2 Listener +m"]);
+    test.ack("Listener", 2);
+    assert_eq!(test.sent(), ["3 Listener +l"]);
+    test.nack("Listener", 3, "l: cannot bind");
+    test.time.pass(BACKOFF * 2);
+    assert_eq!(test.sent(), ["4 Listener +l"]);
+    assert!(test.stream.status()[&ResourceType::Listener].rejected.is_some());
+    test.ack("Listener", 4);
+    assert_eq!(test.stream.status()[&ResourceType::Listener].rejected, None);
+    assert!(test.stream.is_settled());
+    test.time.pass(BACKOFF * 20);
+    assert!(test.sent().is_empty());
 }
 
 #[test]

@@ -439,8 +439,10 @@ impl<C: Client + Default> Pair<C> {
         true
     }
 
-    /// Lets everything happen that is going to happen.
+    /// Lets everything happen that is going to happen. What is refused is tried again for ever, so
+    /// there is an end to it.
     fn settle(&mut self) {
+        let end = self.now + Duration::from_secs(200);
         for round in 0.. {
             assert!(round < 1_000, "the machine does not come to rest");
             let mut busy = false;
@@ -451,7 +453,7 @@ impl<C: Client + Default> Pair<C> {
                 busy |= self.answer(t);
             }
             if !busy {
-                match self.machine.next_deadline(self.now) {
+                match self.machine.next_deadline(self.now).filter(|at| *at < end) {
                     Some(at) => self.now = at,
                     None => return,
                 }

@@ -296,13 +296,53 @@ fn a_refusal_that_names_nothing_is_not_answered_with_the_same() {
     test.set("Listener a a2");
     assert_eq!(test.sent(), ["2 Listener a2"]);
     test.nack("Listener", &[], 2, "no");
-    test.time.pass(BACKOFF * 10);
+    test.time.pass(BACKOFF);
     assert!(test.sent().is_empty());
     // Back to what it has: the client may hold a mixture, so it is told.
     test.set("Listener a a1");
     assert_eq!(test.sent(), ["3 Listener a1"]);
     test.ack("Listener", &[], 3);
     assert_eq!(test.stream.status()[&ResourceType::Listener].rejected, None);
+}
+
+#[test]
+fn what_was_refused_is_tried_again() {
+    for text in ["no", "b: cannot bind"] {
+        let mut test = Test::with("Listener a a1\nListener b b1");
+        test.first("Listener", &[], "");
+        assert_eq!(test.sent(), ["1 Listener a1 b1"]);
+        test.nack("Listener", &[], 1, text);
+        let rejected =
+            |test: &Test| test.stream.status()[&ResourceType::Listener].rejected.is_some();
+        let mut nonce = 1;
+        if text != "no" {
+            test.time.pass(BACKOFF);
+            assert_eq!(test.sent(), ["2 Listener a1"]);
+            test.ack("Listener", &[], 2);
+            nonce = 2;
+        }
+        for pauses in [2, 4, 8, 12, 12] {
+            test.time.pass(BACKOFF * pauses);
+            nonce += 1;
+            assert_eq!(test.sent(), [format!("{nonce} Listener a1 b1")]);
+            assert!(rejected(&test));
+            test.nack("Listener", &[], nonce, text);
+            if text != "no" {
+                test.time.pass(BACKOFF);
+                nonce += 1;
+                assert_eq!(test.sent(), [format!("{nonce} Listener a1")]);
+                test.ack("Listener", &[], nonce);
+            }
+        }
+        test.time.pass(BACKOFF * 12);
+        nonce += 1;
+        assert_eq!(test.sent(), [format!("{nonce} Listener a1 b1")]);
+        test.ack("Listener", &[], nonce);
+        assert!(!rejected(&test));
+        assert!(test.stream.is_settled());
+        test.time.pass(BACKOFF * 20);
+        assert!(test.sent().is_empty());
+    }
 }
 
 #[test]
