@@ -10,7 +10,7 @@ use sunbear_proto::envoy::{
     config::core::v3::Node,
     service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource},
 };
-use sunbear_xds::{ResourceSet, ResourceType};
+use sunbear_xds::{ResourceSet, ResourceType, XdsResource};
 
 use super::{
     Answer, Machine, ProtocolError, Rejection, StreamSettings, TypeStatus, clipped, has_all,
@@ -41,9 +41,8 @@ pub struct Stream {
 #[derive(Debug, Default)]
 struct Lane {
     wildcard: bool,
-    /// Names subscribed to one by one.
-    names: BTreeSet<String>,
-    /// What the client has by what was sent to it, and what it said it had when it came.
+    /// What the client has by what was sent to it, and what it said it had when it came; and the
+    /// names that it subscribed to one by one.
     known: Known,
     /// Names to be answered for whether or not they changed.
     forced: BTreeSet<String>,
@@ -65,7 +64,8 @@ struct Lane {
 /// Content of a response.
 #[derive(Debug, Clone, Default)]
 struct Batch {
-    changed: BTreeMap<String, String>,
+    /// In name order.
+    changed: Vec<Arc<XdsResource>>,
     removed: BTreeSet<String>,
     /// It was one of the parts of a rejected batch.
     part: bool,
@@ -73,7 +73,7 @@ struct Batch {
 
 impl Lane {
     fn covers(&self, name: &str) -> bool {
-        self.wildcard || self.names.contains(name)
+        self.wildcard || self.known.subscribed(name)
     }
 
     /// Has the client something of a name that is to stay as it is?
@@ -134,9 +134,9 @@ impl Lane {
     }
 
     fn on_ack(&mut self, sent: Outstanding<Batch>) {
-        for (name, version) in &sent.content.changed {
-            if self.refused.get(name) == Some(version) {
-                self.refused.remove(name);
+        for resource in &sent.content.changed {
+            if self.refused.get(&resource.name) == Some(&resource.version) {
+                self.refused.remove(&resource.name);
             }
         }
         self.status.acked = Some(sent.version);
@@ -146,7 +146,7 @@ impl Lane {
     fn on_nack(&mut self, mut sent: Outstanding<Batch>, message: &str) {
         let several = sent.content.changed.len() + sent.content.removed.len() > 1;
         // What was replaced since, by a response that overtook this one, has its own fate.
-        sent.content.changed.retain(|name, version| self.known.version(name) == Some(version));
+        sent.content.changed.retain(|resource| self.known.has(resource));
         sent.content.removed.retain(|name| !self.known.contains(name));
         if several && !sent.content.part {
             // Those that the text names go last, so that the innocent do not wait for them.
@@ -154,13 +154,14 @@ impl Lane {
                 .content
                 .removed
                 .iter()
-                .chain(sent.content.changed.keys())
+                .chain(sent.content.changed.iter().map(|resource| &resource.name))
                 .cloned()
                 .partition(|name| text_names(message, name));
             self.singly.retain(|name| !named.contains(name) && !others.contains(name));
             self.singly.extend(others.into_iter().chain(named));
         }
-        self.refused.extend(sent.content.changed);
+        let refused = sent.content.changed.iter();
+        self.refused.extend(refused.map(|r| (r.name.clone(), r.version.clone())));
         self.status.rejected = Some(Rejection {
             version: sent.version,
             message: clipped(message),
@@ -290,20 +291,19 @@ impl Machine for Stream {
             }
             // A repeated subscription asks for the resource again; one that comes with the
             // client's versions asks only for what is newer, or gone.
+            lane.known.subscribe(&name);
             if !request.initial_resource_versions.contains_key(&name) {
-                lane.forced.insert(name.clone());
+                lane.forced.insert(name);
             }
-            lane.names.insert(name);
         }
         for name in request.resource_names_unsubscribe {
             if name == WILDCARD {
                 lane.wildcard = false;
                 lane.empty_answer_due = false;
-                let names = &lane.names;
-                lane.known.retain(|name| names.contains(name));
+                lane.known.retain_subscribed();
                 continue;
             }
-            lane.names.remove(&name);
+            lane.known.unsubscribe(&name);
             lane.forced.remove(&name);
             if lane.wildcard {
                 // The wildcard still covers it, and the client has forgotten it.
@@ -378,7 +378,10 @@ impl Machine for Stream {
             });
             lane.forced.remove(&name);
             lane.known.sent(Arc::clone(resource));
-            batch.changed.insert(name, resource.version.clone());
+            batch.changed.push(Arc::clone(resource));
+        }
+        if batch.changed.len() > 1 {
+            lane.known.shrink();
         }
         for name in &batch.removed {
             lane.forced.remove(name);
@@ -398,7 +401,7 @@ impl Machine for Stream {
         };
         lane.status.sent = Some(version.clone());
         let clusters = (resource_type == ResourceType::Cluster)
-            .then(|| batch.changed.keys().cloned().collect());
+            .then(|| batch.changed.iter().map(|resource| resource.name.clone()).collect());
         lane.pace.sent(Outstanding { nonce: self.nonce, sent_at: now, version, content: batch });
         if let Some(clusters) = clusters {
             self.force_endpoints(&clusters);
