@@ -88,6 +88,9 @@ pub(crate) struct RunArgs {
     /// Folder of the sealed last good configuration; must outlive restarts [env: SUNBEAR_DP_STATE_DIR] [default: the work folder if given, else $XDG_STATE_HOME/sunbear-dp/MESH-NAME, or /var/lib/sunbear-dp/MESH-NAME for root]
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Whether the sealed configuration holds private keys, in a file for its owner alone; without them, what ends TLS or proves an identity is left out of it [env: SUNBEAR_DP_SEAL_SECRETS] [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub(crate) seal_secrets: Option<bool>,
     /// How long to wait for configuration from the control plane before Envoy is started from the sealed one [env: SUNBEAR_DP_PATIENCE] [default: 2s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) patience: Option<String>,

@@ -1,10 +1,14 @@
-//! Asks the control plane for the bootstrap document.
+//! Asks the control plane for the bootstrap document, and for secrets.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
+use crate::keys::SecretId;
 use crate::request::{self, RequestTemplate};
 use crate::settings::{ControlPlaneSettings, Trust};
 use crate::trust;
@@ -25,7 +29,32 @@ pub(crate) enum Answer {
     Refused(String),
 }
 
-/// A client of the bootstrap endpoint.
+/// What the control plane said when it was asked for secrets.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Secrets {
+    /// What it offers the proxy now.
+    Offered(BTreeMap<SecretId, Value>),
+    /// It has no such endpoint: it is Kuma's.
+    Unknown,
+    /// It does not give them to us.
+    Refused(String),
+    /// No answer, or none that is of use; trying again may help.
+    Unreachable(String),
+}
+
+#[derive(Deserialize)]
+struct Offer {
+    secrets: Vec<OfferedSecret>,
+}
+
+#[derive(Deserialize)]
+struct OfferedSecret {
+    name: String,
+    version: String,
+    secret: Value,
+}
+
+/// A client of the data plane server's HTTP endpoints.
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
     url: reqwest::Url,
@@ -63,6 +92,42 @@ impl ControlPlane {
             Ok((status, body)) => classify(status, &body),
             Err(error) => Answer::Unreachable(format!("{error:#}")),
         }
+    }
+
+    /// The secrets that the proxy is offered. What Envoy keeps to itself is no secret to its agent,
+    /// which proves the same identity.
+    pub(crate) async fn secrets(&self) -> Secrets {
+        match self.try_secrets().await {
+            Ok(secrets) => secrets,
+            Err(error) => Secrets::Unreachable(format!("{error:#}")),
+        }
+    }
+
+    async fn try_secrets(&self) -> anyhow::Result<Secrets> {
+        let url = self.url.join("/sunbear/secrets")?;
+        let (mesh, name) = self.template.proxy();
+        let mut request = self
+            .client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .body(json!({"mesh": mesh, "name": name}).to_string());
+        if let Some(token) = self.template.token()? {
+            request = request.header(AUTHORIZATION, token);
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        Ok(match status {
+            200 => {
+                // Not by way of the error's text, which may quote what it could not read.
+                let offer = serde_json::from_slice::<Offer>(&response.bytes().await?)
+                    .map_err(|_| anyhow::anyhow!("the control plane's secrets are unreadable"))?;
+                let by_id = |s: OfferedSecret| ((s.name, s.version), s.secret);
+                Secrets::Offered(offer.secrets.into_iter().map(by_id).collect())
+            }
+            404 | 405 => Secrets::Unknown,
+            401 | 403 => Secrets::Refused(response.text().await?),
+            _ => Secrets::Unreachable(format!("status {status}")),
+        })
     }
 
     async fn try_fetch(&self) -> anyhow::Result<(u16, Vec<u8>)> {

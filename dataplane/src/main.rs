@@ -18,6 +18,7 @@ mod control_plane;
 mod definition;
 mod document;
 mod envoy;
+mod keys;
 mod lifecycle;
 mod orphan;
 mod plan;

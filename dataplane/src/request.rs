@@ -80,6 +80,16 @@ impl RequestTemplate {
         }
     }
 
+    /// Mesh and name of the proxy.
+    pub(crate) fn proxy(&self) -> (&str, &str) {
+        (&self.request.mesh, &self.request.name)
+    }
+
+    /// Reads the token.
+    pub(crate) fn token(&self) -> anyhow::Result<Option<String>> {
+        self.token.read()
+    }
+
     /// Reads the token and writes the body.
     pub(crate) fn body(&self) -> anyhow::Result<Vec<u8>> {
         let mut request = self.request.clone();

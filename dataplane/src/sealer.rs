@@ -14,8 +14,9 @@ use tokio::time::Instant;
 
 use crate::admin::Admin;
 use crate::envoy;
+use crate::keys::Keys;
 use crate::sealed::{SealedFile, write_private};
-use crate::static_config::{self, Incomplete, Omission, StaticConfig, to_static};
+use crate::static_config::{self, Incomplete, Omission, StaticConfig, redacted, to_static};
 
 /// Pause between looks at the counters; a change is sealed after one quiet look.
 const LOOK: Duration = Duration::from_millis(500);
@@ -87,7 +88,7 @@ pub(crate) fn checksum(bootstrap: &Value) -> Vec<u8> {
 }
 
 /// Watches one Envoy, for as long as it is let.
-pub(crate) async fn watch(admin: Admin, received: Arc<Value>, seal: Arc<Seal>) {
+pub(crate) async fn watch(admin: Admin, received: Arc<Value>, seal: Arc<Seal>, mut keys: Keys) {
     let mut sealed: Option<Counters> = None;
     let mut last: Option<Counters> = None;
     let mut changed_at = Instant::now();
@@ -123,7 +124,7 @@ pub(crate) async fn watch(admin: Admin, received: Arc<Value>, seal: Arc<Seal>) {
             continue;
         }
         let began = Instant::now();
-        match seal_once(&admin, &received, &seal).await {
+        match seal_once(&admin, &received, &seal, &mut keys).await {
             Ok(found) => {
                 if found != omissions {
                     report(&found);
@@ -135,6 +136,7 @@ pub(crate) async fn watch(admin: Admin, received: Arc<Value>, seal: Arc<Seal>) {
             }
             Err(error) if error.is::<Incomplete>() => {
                 tracing::debug!(reason = %error, "the configuration is not settled yet");
+                pause = pause.max(began.elapsed() * SEALING_SHARE);
             }
             Err(error) => {
                 tracing::error!(
@@ -151,13 +153,20 @@ async fn seal_once(
     admin: &Admin,
     received: &Arc<Value>,
     seal: &Arc<Seal>,
+    keys: &mut Keys,
 ) -> anyhow::Result<Vec<Omission>> {
     let (dump, runtime) = tokio::try_join!(admin.config_dump(), admin.runtime())?;
     let received = received.clone();
-    let convert = move || -> anyhow::Result<StaticConfig> {
+    let read = move || -> anyhow::Result<_> {
         let dump = serde_json::from_slice(&dump).context("the configuration dump is not JSON")?;
+        let hidden = redacted(&dump)?;
+        Ok((dump, hidden))
+    };
+    let (dump, hidden) = tokio::task::spawn_blocking(read).await??;
+    let held = keys.find(&hidden, seal.last().is_none()).await;
+    let convert = move || -> anyhow::Result<StaticConfig> {
         let runtime = serde_json::from_slice(&runtime).context("the runtime dump is not JSON")?;
-        Ok(to_static(&received, &dump, &runtime)?)
+        Ok(to_static(&received, &dump, &runtime, &held)?)
     };
     let StaticConfig { bootstrap, omissions } = tokio::task::spawn_blocking(convert).await??;
     let checksum = checksum(&bootstrap);

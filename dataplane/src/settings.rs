@@ -139,6 +139,8 @@ pub(crate) struct Settings {
     pub(crate) state_dir: Option<PathBuf>,
     /// Whether the user chose the state folder.
     pub(crate) state_dir_given: bool,
+    /// Whether private keys are part of the sealed configuration.
+    pub(crate) seal_secrets: bool,
     /// How long the control plane may take before the sealed configuration is used.
     pub(crate) patience: Duration,
     /// Drain time.
@@ -229,6 +231,7 @@ impl Settings {
             work_dir,
             state_dir,
             state_dir_given,
+            seal_secrets: env.boolean(args.seal_secrets, "KUMA_DP_SEAL_SECRETS", true)?,
             patience: env.duration(&args.patience, "KUMA_DP_PATIENCE", Duration::from_secs(2))?,
             drain_time: env.duration(
                 &args.drain_time,

@@ -4,8 +4,8 @@
 //! bootstrap comes out. Two kinds of trouble are told apart:
 //! - what the dump does not hold *yet* (something warms, a route is not there) is an [`Incomplete`],
 //!   and the last sealed configuration stays;
-//! - what the dump will never hold (private keys are redacted) makes an [`Omission`]: the resource
-//!   that needs it is left out, everything else is kept.
+//! - what cannot be had makes an [`Omission`]: the resource that needs it is left out, everything else
+//!   is kept. Private keys are redacted in a dump and come from [`Held`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 
 use crate::document::{elements, field, field_mut, path, take};
+use crate::keys::{Absent, Held, SecretId};
 
 /// A static bootstrap.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +49,8 @@ pub(crate) enum Incomplete {
     NoEndpoints(String),
     /// A secret is not there.
     NoSecret(String),
+    /// The version of a secret that Envoy has could not be had yet.
+    NoKey(String),
     /// A runtime layer is not there.
     NoRuntimeLayer(String),
 }
@@ -62,6 +65,9 @@ impl fmt::Display for Incomplete {
                 write!(f, "the dump lacks the endpoints of cluster {name:?}")
             }
             Incomplete::NoSecret(name) => write!(f, "the dump lacks secret {name:?}"),
+            Incomplete::NoKey(name) => {
+                write!(f, "secret {name:?} cannot be had in the version that Envoy has")
+            }
             Incomplete::NoRuntimeLayer(name) => write!(f, "the runtime lacks layer {name:?}"),
         }
     }
@@ -72,13 +78,15 @@ impl std::error::Error for Incomplete {}
 /// Makes the static bootstrap.
 ///
 /// `received` is the bootstrap that this Envoy runs with, `dump` the answer of
-/// `/config_dump?include_eds`, `runtime` that of `/runtime`.
+/// `/config_dump?include_eds`, `runtime` that of `/runtime`; `held` has the secrets of [`redacted`].
 pub(crate) fn to_static(
     received: &Value,
     dump: &Value,
     runtime: &Value,
+    held: &Held,
 ) -> Result<StaticConfig, Incomplete> {
-    let dump = Dump::read(dump)?;
+    let mut dump = Dump::read(dump)?;
+    dump.fill_in(held);
     let mut bootstrap = received.as_object().ok_or(Incomplete::Malformed("bootstrap"))?.clone();
     let control_plane_clusters = remove_control_plane(&mut bootstrap);
     freeze_runtime(&mut bootstrap, runtime)?;
@@ -99,7 +107,7 @@ pub(crate) fn to_static(
     for (name, cluster) in &dump.clusters {
         let mut cluster = cluster.clone();
         dump.inline_endpoints(name, &mut cluster)?;
-        match dump.settle(&mut cluster, &mut needed_secrets)? {
+        match dump.settle(&mut cluster, &held.absent, &mut needed_secrets)? {
             Ok(()) => clusters.push(cluster),
             Err(reason) => omissions.push(Omission { kind: "cluster", name: name.clone(), reason }),
         }
@@ -112,6 +120,7 @@ pub(crate) fn to_static(
             name,
             &mut listener,
             &known,
+            &held.absent,
             &mut needed_secrets,
             &mut omissions,
         )? {
@@ -136,6 +145,13 @@ pub(crate) fn to_static(
     Ok(StaticConfig { bootstrap: Value::Object(bootstrap), omissions })
 }
 
+/// The secrets of a dump of which it does not show all.
+pub(crate) fn redacted(dump: &Value) -> Result<BTreeSet<SecretId>, Incomplete> {
+    let dump = Dump::read(dump)?;
+    let hidden = dump.secrets.iter().filter(|(_, secret)| has_redaction(secret));
+    Ok(hidden.filter_map(|(name, _)| dump.id(name)).collect())
+}
+
 /// How many listeners for traffic a static bootstrap has.
 pub(crate) fn listener_count(bootstrap: &Value) -> usize {
     let listeners = field(bootstrap, "static_resources")
@@ -157,6 +173,8 @@ struct Dump {
     listeners: BTreeMap<String, Value>,
     routes: BTreeMap<String, Value>,
     secrets: BTreeMap<String, Value>,
+    /// Of the secrets.
+    versions: BTreeMap<String, String>,
 }
 
 impl Dump {
@@ -224,12 +242,33 @@ impl Dump {
                         "name",
                         &mut out.secrets,
                     )?;
+                    for entry in elements(config, "dynamic_active_secrets") {
+                        let text = |name| field(entry, name)?.as_str().map(str::to_owned);
+                        if let (Some(name), Some(version)) = (text("name"), text("version_info")) {
+                            out.versions.entry(name).or_insert(version);
+                        }
+                    }
                 }
                 // The bootstrap is had from elsewhere, with its field names and token.
                 _ => {}
             }
         }
         Ok(out)
+    }
+
+    fn id(&self, secret: &str) -> Option<SecretId> {
+        Some((secret.to_owned(), self.versions.get(secret)?.clone()))
+    }
+
+    /// Puts in what Envoy did not show.
+    fn fill_in(&mut self, held: &Held) {
+        for ((name, version), secret) in &held.secrets {
+            if self.versions.get(name) == Some(version)
+                && let Some(shown) = self.secrets.get_mut(name)
+            {
+                *shown = secret.clone();
+            }
+        }
     }
 
     /// Gives an EDS cluster its endpoints.
@@ -266,6 +305,7 @@ impl Dump {
     fn settle(
         &self,
         resource: &mut Value,
+        absent: &Absent,
         needed: &mut BTreeSet<String>,
     ) -> Result<Result<(), String>, Incomplete> {
         let mut secrets = BTreeSet::new();
@@ -274,7 +314,10 @@ impl Dump {
             let secret =
                 self.secrets.get(name).ok_or_else(|| Incomplete::NoSecret(name.clone()))?;
             if has_redaction(secret) {
-                return Ok(Err(format!("secret {name:?} is redacted in Envoy's dump")));
+                return match absent {
+                    Absent::LeaveOut(reason) => Ok(Err(format!("secret {name:?}: {reason}"))),
+                    Absent::Wait => Err(Incomplete::NoKey(name.clone())),
+                };
             }
         }
         if has_redaction(resource) {
@@ -293,6 +336,7 @@ impl Dump {
         name: &str,
         listener: &mut Value,
         known_clusters: &BTreeSet<String>,
+        absent: &Absent,
         needed: &mut BTreeSet<String>,
         omissions: &mut Vec<Omission>,
     ) -> Result<Result<(), String>, Incomplete> {
@@ -300,7 +344,7 @@ impl Dump {
             return Ok(Err(format!("it needs cluster {cluster:?}")));
         }
         let mut attempt = listener.clone();
-        let reason = match self.settle(&mut attempt, needed)? {
+        let reason = match self.settle(&mut attempt, absent, needed)? {
             Ok(()) => {
                 *listener = attempt;
                 return Ok(Ok(()));
@@ -321,7 +365,7 @@ impl Dump {
         let mut dropped = 0;
         for chain in chains.iter() {
             let mut chain = chain.clone();
-            match self.settle(&mut chain, &mut BTreeSet::new())? {
+            match self.settle(&mut chain, absent, &mut BTreeSet::new())? {
                 Ok(()) if is_plain_http(&chain) => kept.push(chain),
                 Err(_) if matches_tls(&chain) => dropped += 1,
                 Ok(()) | Err(_) => return Ok(Err(reason)),
@@ -331,7 +375,7 @@ impl Dump {
             return Ok(Err(reason));
         }
         *chains = kept;
-        if let Err(reason) = self.settle(listener, needed)? {
+        if let Err(reason) = self.settle(listener, absent, needed)? {
             return Ok(Err(reason));
         }
         omissions.push(Omission {

@@ -27,6 +27,10 @@ fn dump(sections: &[(&str, Value)]) -> Value {
     json!({ "configs": configs })
 }
 
+fn nothing() -> Held {
+    Held::nothing("not at hand")
+}
+
 fn no_runtime() -> Value {
     json!({"layers": [], "entries": {}})
 }
@@ -45,7 +49,7 @@ fn manager(fields: Value) -> Value {
 #[test]
 fn the_recorded_dump_gives_the_golden() {
     let (received, dump, runtime) = recorded();
-    let config = to_static(&received, &dump, &runtime).unwrap();
+    let config = to_static(&received, &dump, &runtime, &nothing()).unwrap();
     let text = format!("{:#}\n", config.bootstrap);
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/static-bootstrap.json");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -71,7 +75,8 @@ fn the_recorded_dump_gives_the_golden() {
 #[test]
 fn the_recorded_dump_keeps_what_can_be_kept() {
     let (received, dump, runtime) = recorded();
-    let StaticConfig { bootstrap, omissions } = to_static(&received, &dump, &runtime).unwrap();
+    let StaticConfig { bootstrap, omissions } =
+        to_static(&received, &dump, &runtime, &nothing()).unwrap();
     let omitted: Vec<_> =
         omissions.iter().map(|omission| (omission.kind, omission.name.as_str())).collect();
     assert_eq!(
@@ -134,9 +139,40 @@ fn the_recorded_dump_keeps_what_can_be_kept() {
 }
 
 #[test]
+fn secrets_that_are_held_make_it_complete() {
+    let (received, dump, runtime) = recorded();
+    let hidden = redacted(&dump).unwrap();
+    let names: Vec<&str> = hidden.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["cert.ecdsa:secret:edge", "identity_cert:secret:default"]);
+    let secret = |name: &str| json!({"name": name, "tlsCertificate": {"privateKey": {"inlineString": format!("key of {name}")}}});
+    let secrets = hidden.iter().map(|id| (id.clone(), secret(&id.0))).collect();
+    let held = Held { secrets, absent: Absent::Wait };
+    let complete = to_static(&received, &dump, &runtime, &held).unwrap();
+    let omitted: Vec<_> = complete.omissions.iter().map(|o| o.kind).collect();
+    assert_eq!(omitted, ["filter chain of listener"], "the admin interface's own certificate");
+    assert_eq!(listener_count(&complete.bootstrap), 2);
+    let kept = named(&complete.bootstrap, "secrets", "cert.ecdsa:secret:edge").unwrap();
+    assert_eq!(*kept, secret("cert.ecdsa:secret:edge"));
+
+    // Another version than Envoy's is none.
+    let other =
+        |(id, secret): (&SecretId, &Value)| ((id.0.clone(), "x".to_owned()), secret.clone());
+    let others = Held { secrets: held.secrets.iter().map(other).collect(), ..held };
+    assert!(matches!(to_static(&received, &dump, &runtime, &others), Err(Incomplete::NoKey(_))));
+    let others = Held { absent: Absent::LeaveOut("too old".to_owned()), ..others };
+    let partial = to_static(&received, &dump, &runtime, &others).unwrap();
+    assert_eq!(
+        partial.bootstrap,
+        to_static(&received, &dump, &runtime, &nothing()).unwrap().bootstrap
+    );
+    let edge = partial.omissions.iter().find(|o| o.name == "edge:HTTPS:18443").unwrap();
+    assert_eq!(edge.reason, "secret \"cert.ecdsa:secret:edge\": too old");
+}
+
+#[test]
 fn the_same_dump_in_another_order_gives_the_same() {
     let (received, mut dump, runtime) = recorded();
-    let expected = to_static(&received, &dump, &runtime).unwrap();
+    let expected = to_static(&received, &dump, &runtime, &nothing()).unwrap();
     for config in dump["configs"].as_array_mut().unwrap() {
         for section in config.as_object_mut().unwrap().values_mut() {
             if let Some(list) = section.as_array_mut() {
@@ -145,13 +181,16 @@ fn the_same_dump_in_another_order_gives_the_same() {
         }
     }
     dump["configs"].as_array_mut().unwrap().reverse();
-    assert_eq!(to_static(&received, &dump, &runtime).unwrap(), expected);
+    assert_eq!(to_static(&received, &dump, &runtime, &nothing()).unwrap(), expected);
 }
 
 #[test]
 fn what_is_not_settled_is_not_sealed() {
     let check = |sections: &[(&str, Value)], expected: Incomplete| {
-        assert_eq!(to_static(&json!({}), &dump(sections), &no_runtime()), Err(expected));
+        assert_eq!(
+            to_static(&json!({}), &dump(sections), &no_runtime(), &nothing()),
+            Err(expected)
+        );
     };
     check(
         &[("Clusters", json!({"dynamic_warming_clusters": [{"cluster": {"name": "a"}}]}))],
@@ -182,12 +221,12 @@ fn what_is_not_settled_is_not_sealed() {
         Incomplete::NoSecret("s".into()),
     );
     assert_eq!(
-        to_static(&json!({}), &json!({}), &no_runtime()),
+        to_static(&json!({}), &json!({}), &no_runtime(), &nothing()),
         Err(Incomplete::Malformed("list of configs"))
     );
     let received = json!({"layeredRuntime": {"layers": [{"name": "r", "rtdsLayer": {}}]}});
     assert_eq!(
-        to_static(&received, &dump(&[]), &no_runtime()),
+        to_static(&received, &dump(&[]), &no_runtime(), &nothing()),
         Err(Incomplete::NoRuntimeLayer("r".into()))
     );
 }
@@ -196,7 +235,9 @@ fn what_is_not_settled_is_not_sealed() {
 fn a_listener_that_was_never_accepted_is_not_sealed() {
     let listeners =
         json!({"dynamic_listeners": [{"name": "bad", "error_state": {"details": "no"}}]});
-    let config = to_static(&json!({}), &dump(&[("Listeners", listeners)]), &no_runtime()).unwrap();
+    let config =
+        to_static(&json!({}), &dump(&[("Listeners", listeners)]), &no_runtime(), &nothing())
+            .unwrap();
     assert_eq!(listener_count(&config.bootstrap), 0);
     assert_eq!(config.omissions, []);
 }
@@ -218,7 +259,7 @@ fn endpoints_with_host_names_need_dns() {
             ]}}]}),
         ),
     ];
-    let config = to_static(&json!({}), &dump(&sections), &no_runtime()).unwrap();
+    let config = to_static(&json!({}), &dump(&sections), &no_runtime(), &nothing()).unwrap();
     assert_eq!(
         config.bootstrap["static_resources"]["clusters"],
         json!([{"name": "a", "type": "STRICT_DNS", "wait_for_warm_on_init": false, "load_assignment": {
@@ -242,6 +283,7 @@ fn a_byte_proxy_never_inherits_connections_of_a_dropped_chain() {
             &json!({}),
             &dump(&[("Listeners", active_listener(&listener))]),
             &no_runtime(),
+            &nothing(),
         )
         .unwrap();
         let kept = named(&config.bootstrap, "listeners", "l")
@@ -262,7 +304,9 @@ fn what_only_the_control_plane_can_give_leaves_its_user_out() {
     let logged = json!({"name": "m", "access_log": [{"grpc_service": {"envoy_grpc": {"cluster_name": "gone"}}}]});
     let listeners = json!({"dynamic_listeners": [
         {"name": "l", "active_state": {"listener": listener}}, {"name": "m", "active_state": {"listener": logged}}]});
-    let config = to_static(&json!({}), &dump(&[("Listeners", listeners)]), &no_runtime()).unwrap();
+    let config =
+        to_static(&json!({}), &dump(&[("Listeners", listeners)]), &no_runtime(), &nothing())
+            .unwrap();
     assert_eq!(listener_count(&config.bootstrap), 0);
     let reasons: Vec<_> =
         config.omissions.iter().map(|omission| omission.reason.as_str()).collect();

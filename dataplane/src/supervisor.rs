@@ -17,6 +17,7 @@ use crate::admin::Admin;
 use crate::control_plane::{Answer, ControlPlane};
 use crate::document::{self, AdminAddress};
 use crate::envoy::Process;
+use crate::keys::Keys;
 use crate::lifecycle::{drain, fail_health_checks, serves};
 use crate::orphan::{Orphan, ProcessFile};
 use crate::plan::{Action, AtHand, Event, Id, Plan, Source, Times};
@@ -255,10 +256,12 @@ impl Supervisor {
         running.serving = true;
         tracing::info!(pid = running.process.pid(), source = ?running.source, "Envoy serves");
         if let Some(received) = running.received.clone() {
+            let ask = self.settings.seal_secrets.then(|| self.control_plane.clone());
             running.watch = tokio::spawn(sealer::watch(
                 running.admin.clone(),
                 received,
                 self.state.seal.clone(),
+                Keys::new(ask),
             ))
             .abort_handle();
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 /// The hostname of the gateway.
@@ -28,6 +29,24 @@ pub fn gateway(port: u16) -> Value {
         "selectors": [{"match": {"kuma.io/service": "edge-gateway"}}],
         "conf": {"listeners": [{"hostname": HOST, "port": port, "protocol": "HTTP"}]},
     })
+}
+
+/// The same with a second listener that ends TLS with the certificate of a Secret.
+pub fn gateway_with_tls(port: u16, tls_port: u16, secret: &str) -> Value {
+    let mut gateway = gateway(port);
+    if let Some(listeners) = gateway["conf"]["listeners"].as_array_mut() {
+        listeners.push(json!({
+            "hostname": HOST, "port": tls_port, "protocol": "HTTPS",
+            "tls": {"mode": "TERMINATE", "certificates": [{"secret": secret}]},
+        }));
+    }
+    gateway
+}
+
+/// A Secret of the mesh with that text.
+pub fn secret(name: &str, text: &str) -> Value {
+    let data = base64::engine::general_purpose::STANDARD.encode(text);
+    json!({"type": "Secret", "mesh": "default", "name": name, "data": data})
 }
 
 /// A route of everything to `frontend` and of `/api` to `api` that marks requests with `change`.

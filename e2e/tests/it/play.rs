@@ -45,6 +45,7 @@ macro_rules! play_on {
             one_by_one::paused,
             one_by_one::restarted,
             one_by_one::a_replica_killed,
+            alone::a_gateway_starts_alone,
             store::postgres_killed,
             store::a_replica_without_postgres,
             all_at_once::stopped_and_started,

@@ -6,6 +6,7 @@ use std::{
     fmt,
 };
 
+use http::HeaderMap;
 use sunbear_model::{Kind, ResourceKey, Spec, Typed, label, tags};
 use sunbear_security::{
     signing_key::{self, ZONE_TOKEN_KEY, ZONE_TOKEN_PUBLIC_KEY},
@@ -38,6 +39,11 @@ impl Credential {
             [value] => Ok(Self(value.to_str().unwrap_or_default().to_owned())),
             more => Err(AuthError::Headers(more.len())),
         }
+    }
+
+    /// From the headers of a request.
+    pub(crate) fn of_headers(headers: &HeaderMap) -> Result<Self, AuthError> {
+        Self::of_call(&MetadataMap::from_headers(headers.clone()))
     }
 
     #[cfg(test)]

@@ -24,6 +24,7 @@ mod lifecycle;
 mod metrics;
 mod proxy;
 mod registry;
+mod secrets;
 mod server;
 mod service;
 mod session;

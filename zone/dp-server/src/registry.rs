@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use sunbear_xds::ResourceSet;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +41,11 @@ struct Active {
     stream: u64,
     replaced: CancellationToken,
     status: Arc<Mutex<ProxyStatus>>,
+    offered: Offered,
 }
+
+/// What a proxy is offered now; nothing before its first configuration.
+pub(crate) type Offered = Arc<Mutex<Option<Arc<ResourceSet>>>>;
 
 /// A stream's claim to be the one of its proxy.
 #[derive(Debug)]
@@ -49,6 +54,14 @@ pub(crate) struct Seat {
     stream: u64,
     /// Cancelled when a newer stream of the proxy has come.
     pub(crate) replaced: CancellationToken,
+    offered: Offered,
+}
+
+impl Seat {
+    /// The proxy is offered this from now on.
+    pub(crate) fn offer(&self, resources: Arc<ResourceSet>) {
+        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = Some(resources);
+    }
 }
 
 impl Registry {
@@ -85,12 +98,14 @@ impl Registry {
         let stream = proxies.next_stream;
         let entry = proxies.entries.entry(key.clone()).or_default();
         let replaced = CancellationToken::new();
-        let active = Active { stream, replaced: replaced.clone(), status };
+        let offered = Offered::default();
+        let active =
+            Active { stream, replaced: replaced.clone(), status, offered: Arc::clone(&offered) };
         if let Some(old) = entry.active.replace(active) {
             old.replaced.cancel();
         }
         entry.expires_at = None;
-        Seat { key: key.clone(), stream, replaced }
+        Seat { key: key.clone(), stream, replaced, offered }
     }
 
     /// Gives up a seat, unless another stream has taken it. With a time, the proxy's resource
@@ -140,6 +155,13 @@ impl Registry {
         if let Some(entry) = self.lock().entries.get_mut(key) {
             entry.expires_at = expires_at;
         }
+    }
+
+    /// What a connected proxy is offered.
+    pub(crate) fn offered(&self, key: &ProxyKey) -> Option<Arc<ResourceSet>> {
+        let offered = Arc::clone(&self.lock().entries.get(key)?.active.as_ref()?.offered);
+        let resources = offered.lock().unwrap_or_else(PoisonError::into_inner);
+        resources.clone()
     }
 
     /// How all connected proxies do.

@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     extract::State,
     response::{IntoResponse, Response},
-    routing::any,
+    routing::{any, post},
 };
 use http::{HeaderValue, Request, StatusCode, header};
 use prometheus::core::Collector;
@@ -32,6 +32,7 @@ use crate::{
     lifecycle,
     metrics::Metrics,
     registry::Registry,
+    secrets,
     service::DiscoveryService,
     status::ProxyStatus,
     view::SnapshotView,
@@ -133,6 +134,7 @@ impl DpServer {
             AggregatedDiscoveryServiceServer::new(DiscoveryService::new(Arc::clone(self)));
         Router::new()
             .route("/bootstrap", any(answer_bootstrap))
+            .route("/sunbear/secrets", post(answer_secrets))
             .route_service(
                 "/envoy.service.discovery.v3.AggregatedDiscoveryService/{method}",
                 discovery,
@@ -199,6 +201,10 @@ async fn answer_bootstrap(State(server): State<Arc<DpServer>>, request: Request<
     let context =
         bootstrap::Context { config: &server.config, certificate: &certificate, view: &view };
     bootstrap::respond(context, request).await
+}
+
+async fn answer_secrets(State(server): State<Arc<DpServer>>, request: Request<Body>) -> Response {
+    secrets::respond(&server, request).await
 }
 
 /// kuma-dp takes the API server's text for an unknown path as a sign that it has the wrong port,

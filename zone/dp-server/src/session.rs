@@ -295,6 +295,7 @@ impl<M: Machine> Session<M> {
                     if let Some(identity) = provided.identity {
                         self.insight.certificate(&identity);
                     }
+                    self.seat.offer(Arc::clone(&resources));
                     self.machine.set_resources(Instant::now(), resources);
                 }
             }
