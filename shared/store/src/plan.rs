@@ -522,12 +522,16 @@ pub(crate) fn touched(batch: &Batch) -> (Vec<ResourceKey>, bool) {
     (keys, deletes)
 }
 
-/// The ids of the stored objects that a batch deletes.
-pub(crate) fn deleted(batch: &Batch, objects: &[Resource]) -> Vec<Uuid> {
+/// The ids of the stored objects that a batch may delete: those that it names, and those to which it
+/// gives an owner, which may go with that owner.
+pub(crate) fn doomed(batch: &Batch, objects: &[Resource]) -> Vec<Uuid> {
     let keys: HashSet<&ResourceKey> = batch
         .changes
         .iter()
-        .filter(|c| matches!(c.op, Operation::Delete { .. }))
+        .filter(|c| match &c.op {
+            Operation::Delete { .. } => true,
+            Operation::Put { owner, .. } => matches!(owner, OwnerRef::Key(_)),
+        })
         .map(|c| &c.key)
         .collect();
     objects.iter().filter(|r| keys.contains(&r.key)).map(|r| r.uid).collect()

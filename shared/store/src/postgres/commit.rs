@@ -267,7 +267,7 @@ async fn read(
         return Ok(Current::default());
     }
     let objects = objects(connection, keys.iter(), secrets, lock).await?;
-    let roots = if deletes { plan::deleted(batch, &objects) } else { Vec::new() };
+    let roots = if deletes { plan::doomed(batch, &objects) } else { Vec::new() };
     let dependents = if roots.is_empty() {
         Vec::new()
     } else {

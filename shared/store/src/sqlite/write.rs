@@ -211,7 +211,7 @@ async fn read(
     for row in &rows {
         objects.extend(row::resource(row, 0, secrets)?);
     }
-    let roots = if deletes { plan::deleted(batch, &objects) } else { Vec::new() };
+    let roots = if deletes { plan::doomed(batch, &objects) } else { Vec::new() };
     let mut dependents = Vec::new();
     if !roots.is_empty() {
         let roots: Value = roots.iter().map(hex).collect();

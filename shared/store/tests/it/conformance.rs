@@ -19,6 +19,7 @@ on_all_stores! {
     equal_put_writes_nothing
     status_and_owner
     delete_takes_what_is_owned
+    delete_takes_what_has_become_owned
     batches
     one_key_often_in_a_batch
     limits
@@ -166,6 +167,19 @@ async fn status_and_owner(backend: &Backend) {
     assert_eq!(stored(&*store, &b).await.unwrap().status.as_deref(), Some(&b""[..]));
     one(&*store, with_status(put(&b, "2"), None)).await.unwrap();
     assert_eq!(stored(&*store, &b).await.unwrap().status, None);
+}
+
+/// In one batch an object gets an owner, which then goes, and takes it along with what it owns.
+async fn delete_takes_what_has_become_owned(backend: &Backend) {
+    let store = backend.open().await;
+    let (m, other) = (mesh("m"), mesh("other"));
+    let (a, b) = (gateway("m", "a"), gateway("m", "b"));
+    all(&*store, [put(&m, "m"), put(&other, "o"), owned(&a, "a", &other), owned(&b, "b", &a)])
+        .await;
+    let committed = all(&*store, [owned(&a, "a", &m), delete(&m)]).await;
+    let Ok(Outcome::Deleted(keys)) = &committed.results[1] else { panic!("{committed:?}") };
+    assert_eq!(*keys, [b, a, m]);
+    assert_eq!(sorted(&*store).await.len(), 1);
 }
 
 async fn delete_takes_what_is_owned(backend: &Backend) {
