@@ -267,13 +267,14 @@ impl Machine for Stream {
             if let Some(error) = &request.error_detail {
                 lane.on_nack(sent, &error.message);
                 lane.pace.resting_until = Some(now + self.settings.nack_backoff);
-                if !lane.refused.is_empty() {
-                    lane.retry.refused(now, self.settings.nack_backoff);
-                }
                 answer = Answer::Nack { resource_type, message: clipped(&error.message) };
             } else {
                 lane.on_ack(sent);
                 answer = Answer::Ack(resource_type);
+            }
+            // As long as parts of a rejected batch wait, none is tried a second time.
+            if lane.singly.is_empty() && !lane.refused.is_empty() {
+                lane.retry.refused(now, self.settings.nack_backoff);
             }
         }
 

@@ -394,7 +394,6 @@ fn what_is_accepted_at_another_try_is_well() {
     assert!(test.stream.status()[&ResourceType::Listener].rejected.is_some());
     test.ack("Listener", 4);
     assert_eq!(test.stream.status()[&ResourceType::Listener].rejected, None);
-    assert!(test.stream.is_settled());
     test.time.pass(BACKOFF * 20);
     assert!(test.sent().is_empty());
 }
