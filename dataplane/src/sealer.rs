@@ -163,7 +163,8 @@ async fn seal_once(
         Ok((dump, hidden))
     };
     let (dump, hidden) = tokio::task::spawn_blocking(read).await??;
-    let held = keys.find(&hidden, seal.last().is_none()).await;
+    let nothing_sealed = seal.last().is_none();
+    let held = keys.find(&hidden, nothing_sealed).await;
     let convert = move || -> anyhow::Result<StaticConfig> {
         let runtime = serde_json::from_slice(&runtime).context("the runtime dump is not JSON")?;
         Ok(to_static(&received, &dump, &runtime, &held)?)

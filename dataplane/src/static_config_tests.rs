@@ -143,7 +143,7 @@ fn secrets_that_are_held_make_it_complete() {
     let (received, dump, runtime) = recorded();
     let hidden = redacted(&dump).unwrap();
     let names: Vec<&str> = hidden.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["cert.ecdsa:secret:edge", "identity_cert:secret:default"]);
+    assert_eq!(names, ["cert.rsa:secret:edge", "identity_cert:secret:default"]);
     let secret = |name: &str| json!({"name": name, "tlsCertificate": {"privateKey": {"inlineString": format!("key of {name}")}}});
     let secrets = hidden.iter().map(|id| (id.clone(), secret(&id.0))).collect();
     let held = Held { secrets, absent: Absent::Wait };
@@ -151,8 +151,8 @@ fn secrets_that_are_held_make_it_complete() {
     let omitted: Vec<_> = complete.omissions.iter().map(|o| o.kind).collect();
     assert_eq!(omitted, ["filter chain of listener"], "the admin interface's own certificate");
     assert_eq!(listener_count(&complete.bootstrap), 2);
-    let kept = named(&complete.bootstrap, "secrets", "cert.ecdsa:secret:edge").unwrap();
-    assert_eq!(*kept, secret("cert.ecdsa:secret:edge"));
+    let kept = named(&complete.bootstrap, "secrets", "cert.rsa:secret:edge").unwrap();
+    assert_eq!(*kept, secret("cert.rsa:secret:edge"));
 
     // Another version than Envoy's is none.
     let other =
@@ -166,7 +166,7 @@ fn secrets_that_are_held_make_it_complete() {
         to_static(&received, &dump, &runtime, &nothing()).unwrap().bootstrap
     );
     let edge = partial.omissions.iter().find(|o| o.name == "edge:HTTPS:18443").unwrap();
-    assert_eq!(edge.reason, "secret \"cert.ecdsa:secret:edge\": too old");
+    assert_eq!(edge.reason, "secret \"cert.rsa:secret:edge\": too old");
 }
 
 #[test]
