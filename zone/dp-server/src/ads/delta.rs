@@ -14,7 +14,7 @@ use sunbear_xds::{ResourceSet, ResourceType, XdsResource};
 
 use super::{
     Answer, Machine, ProtocolError, Rejection, StreamSettings, TypeStatus, clipped, has_all,
-    is_wildcard_type,
+    is_tried_again, is_wildcard_type,
     known::Known,
     order::{self, Lanes},
     pace::{Outstanding, Pace, REMOVAL_PATIENCE, Retry},
@@ -273,7 +273,7 @@ impl Machine for Stream {
                 answer = Answer::Ack(resource_type);
             }
             // As long as parts of a rejected batch wait, none is tried a second time.
-            if lane.singly.is_empty() && !lane.refused.is_empty() {
+            if lane.singly.is_empty() && !lane.refused.is_empty() && is_tried_again(resource_type) {
                 lane.retry.refused(now, self.settings.nack_backoff);
             }
         }

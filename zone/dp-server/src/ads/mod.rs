@@ -165,3 +165,9 @@ pub(crate) fn text_names(text: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests;
+
+/// Types of which a client looks at a resource again that it has refused. Envoy takes a secret for
+/// known once it was refused, and says yes to it without a look.
+pub(crate) fn is_tried_again(resource_type: ResourceType) -> bool {
+    resource_type != ResourceType::Secret
+}

@@ -86,8 +86,8 @@ impl<T> Pace<T> {
     }
 }
 
-/// When to try again what a client refused. The reason may be gone without a change here: a port
-/// that was taken, a file that was missing. Each try waits twice as long as the one before.
+/// When to try again what a client refused. The reason may be gone without a change here, such as a
+/// port that was taken. Each try waits twice as long as the one before.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Retry {
     at: Option<Instant>,

@@ -16,7 +16,7 @@ use sunbear_xds::{ResourceSet, ResourceType, XdsResource};
 
 use super::{
     Answer, Machine, ProtocolError, Rejection, StreamSettings, TypeStatus, clipped, has_all,
-    is_wildcard_type,
+    is_tried_again, is_wildcard_type,
     order::{self, Lanes},
     pace::{Outstanding, Pace, REMOVAL_PATIENCE, Retry},
     text_names,
@@ -322,7 +322,9 @@ impl Machine for Stream {
                 if let Some(error) = &request.error_detail {
                     lane.on_nack(sent, &error.message);
                     lane.pace.resting_until = Some(now + self.settings.nack_backoff);
-                    if !lane.refused.is_empty() || !lane.suspects.is_empty() {
+                    if (!lane.refused.is_empty() || !lane.suspects.is_empty())
+                        && is_tried_again(resource_type)
+                    {
                         lane.retry.refused(now, self.settings.nack_backoff);
                     }
                     answer = Answer::Nack { resource_type, message: clipped(&error.message) };

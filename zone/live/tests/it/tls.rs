@@ -1,5 +1,7 @@
 //! TLS on HTTPS listeners: certificates, server names and hosts.
 
+use std::path::Path;
+
 use rustls::SignatureScheme;
 use sunbear_gateway_live::{
     Call, Case, Connection, Gateway, Pair, Scene, Tls, base64, cases, eventually,
@@ -145,24 +147,18 @@ async fn inline_on_two_ports(gateway: &Gateway) {
     }
 }
 
-/// Envoy reads the file when it is there, and reads it again when another takes its place.
+/// Envoy reads the file, and reads it again when another takes its place. One that is missing is
+/// told, and all else serves.
 async fn file(gateway: &Gateway) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cert.pem");
     let old = Pair::ecdsa("one.test");
-    let mut scene = gateway.scene();
-    let http = scene.listener("{protocol: HTTP}");
-    let port =
-        with_certificates(&mut scene, "one.test", &format!("[{{file: {}}}]", path.display()));
-    scene.route("r", ROUTE);
-    let revision = scene.commit().await;
-    let refusal = || gateway.status().types.get(&ResourceType::Secret)?.rejected.clone();
-    let refused = eventually("the refusal is seen", refusal).await;
-    assert!(refused.message.contains("cert.pem"), "{refused:?}");
-    assert_eq!(Call::get(http, "/").send().await.status, 200);
     std::fs::write(&path, old.text()).unwrap();
-    eventually("it is tried again", || refusal().is_none().then_some(())).await;
-    gateway.settled(revision).await;
+    let mut scene = gateway.scene();
+    let file = |path: &Path| format!("[{{file: {}}}]", path.display());
+    let port = with_certificates(&mut scene, "one.test", &file(&path));
+    scene.route("r", ROUTE);
+    scene.apply().await;
     presents(port, "one.test", &old).await;
     let call = Call::get(port, "/").host("one.test").https();
     let mut held = Connection::open(&call).await.unwrap();
@@ -173,6 +169,18 @@ async fn file(gateway: &Gateway) {
     std::fs::rename(&fresh, &path).unwrap();
     call.until("the new certificate is there", |a| a.certificate == Some(new.leaf())).await;
     assert_eq!(held.send(&call).await.unwrap().status, 200);
+
+    let http = scene.listener("{protocol: HTTP}");
+    with_certificates(&mut scene, "two.test", &file(&folder.path().join("missing.pem")));
+    scene.commit().await;
+    let refusal = || gateway.status().types.get(&ResourceType::Secret)?.rejected.clone();
+    let refused = eventually("the refusal is seen", refusal).await;
+    assert!(refused.message.contains("missing.pem"), "{refused:?}");
+    assert_eq!(Call::get(http, "/").send().await.status, 200);
+    presents(port, "one.test", &new).await;
+    scene.listeners().pop();
+    scene.commit().await;
+    eventually("nothing is refused", || refusal().is_none().then_some(())).await;
 }
 
 /// Another certificate in a secret: who is connected stays, who comes gets the new one.

@@ -317,8 +317,8 @@ impl Certificate {
         Ok(Self::File(path.to_owned()))
     }
 
-    /// As Envoy gets it. It reads a file again whenever something in the folder is written or moved
-    /// there; half of a file it refuses, and keeps what it had.
+    /// As Envoy gets it. It reads a file again whenever something is moved into its folder, as that
+    /// is how certificates are renewed without a moment in which half of a file is there.
     fn secret(&self, name: &str) -> XdsResource {
         let (chain, key, watched_directory) = match self {
             Self::Data(data) => (
@@ -330,11 +330,9 @@ impl Certificate {
                 let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
                 let folder = if folder.is_empty() { "/" } else { folder };
                 let file = Specifier::Filename(path.clone());
-                (
-                    file.clone(),
-                    file,
-                    Some(WatchedDirectory { path: folder.to_owned(), watch_modify: true }),
-                )
+                let watched =
+                    WatchedDirectory { path: folder.to_owned(), ..WatchedDirectory::default() };
+                (file.clone(), file, Some(watched))
             }
         };
         let data =

@@ -196,7 +196,7 @@ fn files_are_the_gateways_own() {
             json!({
                 "certificateChain": {"filename": path},
                 "privateKey": {"filename": path},
-                "watchedDirectory": {"path": folder, "watchModify": true},
+                "watchedDirectory": {"path": folder},
             })
         );
     }
