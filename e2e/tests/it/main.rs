@@ -6,6 +6,7 @@ mod access;
 #[cfg(feature = "compose")]
 mod containers;
 mod control_plane;
+mod leaks;
 mod play;
 mod postgres;
 mod reload;
