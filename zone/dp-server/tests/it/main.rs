@@ -10,3 +10,4 @@ mod insights;
 mod last_good;
 mod lifecycle;
 mod outage;
+mod secrets;
