@@ -259,36 +259,34 @@ fn to_global(resource: &Resource, zone: &str) -> Option<Outgoing> {
 
 /// Heartbeat counters of insights are local; without them an idle insight is not sent again.
 fn without_generations(spec: &Spec, kind: Kind) -> Arc<[u8]> {
-    let mut subscriptions;
-    match kind {
-        Kind::DATAPLANE_INSIGHT => {
-            let Typed::DataplaneInsight(insight) = spec.typed() else { return spec.wire_arc() };
-            subscriptions = (**insight).clone();
-            for s in &mut subscriptions.subscriptions {
-                s.generation = 0;
+    fn reset(subscriptions: &mut [mesh::DiscoverySubscription]) -> bool {
+        let counted = subscriptions.iter().any(|s| s.generation != 0);
+        subscriptions.iter_mut().for_each(|s| s.generation = 0);
+        counted
+    }
+    // Writing a message anew loses what only a newer release knows, so that is done where it has to
+    // be.
+    let bytes = match kind {
+        Kind::DATAPLANE_INSIGHT => match spec.typed() {
+            Typed::DataplaneInsight(insight) => {
+                let mut insight = (**insight).clone();
+                reset(&mut insight.subscriptions).then(|| insight.encode_to_vec())
             }
-            subscriptions.encode_to_vec().into()
-        }
+            _ => None,
+        },
         Kind::ZONE_INGRESS_INSIGHT => {
-            let Ok(mut insight) = mesh::ZoneIngressInsight::decode(spec.wire()) else {
-                return spec.wire_arc();
-            };
-            for s in &mut insight.subscriptions {
-                s.generation = 0;
-            }
-            insight.encode_to_vec().into()
+            mesh::ZoneIngressInsight::decode(spec.wire()).ok().and_then(|mut insight| {
+                reset(&mut insight.subscriptions).then(|| insight.encode_to_vec())
+            })
         }
         Kind::ZONE_EGRESS_INSIGHT => {
-            let Ok(mut insight) = mesh::ZoneEgressInsight::decode(spec.wire()) else {
-                return spec.wire_arc();
-            };
-            for s in &mut insight.subscriptions {
-                s.generation = 0;
-            }
-            insight.encode_to_vec().into()
+            mesh::ZoneEgressInsight::decode(spec.wire()).ok().and_then(|mut insight| {
+                reset(&mut insight.subscriptions).then(|| insight.encode_to_vec())
+            })
         }
-        _ => spec.wire_arc(),
-    }
+        _ => None,
+    };
+    bytes.map_or_else(|| spec.wire_arc(), Into::into)
 }
 
 /// Locally originated: no origin label, an empty one, or `own`.
@@ -365,18 +363,28 @@ pub fn attribute(received: &mut Received, zone: &str, hash_suffix: bool) -> bool
             }
             Some(dataplane.encode_to_vec())
         }
-        Typed::ZoneIngress(ingress) => {
-            let mut ingress = (**ingress).clone();
+        Typed::ZoneIngress(sent) => {
+            let mut ingress = (**sent).clone();
             ingress.available_services.iter_mut().for_each(|s| pin(&mut s.tags));
-            changed |= !ingress.zone.is_empty() && ingress.zone != zone;
-            zone.clone_into(&mut ingress.zone);
-            Some(ingress.encode_to_vec())
+            changed |= !sent.zone.is_empty() && sent.zone != zone;
+            if ingress.available_services == sent.available_services {
+                let zone = zone.to_owned();
+                Some(followed_by(
+                    &received.spec,
+                    &mesh::ZoneIngress { zone, ..mesh::ZoneIngress::default() },
+                ))
+            } else {
+                zone.clone_into(&mut ingress.zone);
+                Some(ingress.encode_to_vec())
+            }
         }
-        Typed::ZoneEgress(egress) => {
-            let mut egress = (**egress).clone();
-            changed |= !egress.zone.is_empty() && egress.zone != zone;
-            zone.clone_into(&mut egress.zone);
-            Some(egress.encode_to_vec())
+        Typed::ZoneEgress(sent) => {
+            changed |= !sent.zone.is_empty() && sent.zone != zone;
+            let zone = zone.to_owned();
+            Some(followed_by(
+                &received.spec,
+                &mesh::ZoneEgress { zone, ..mesh::ZoneEgress::default() },
+            ))
         }
         _ => None,
     };
@@ -387,6 +395,14 @@ pub fn attribute(received: &mut Received, zone: &str, hash_suffix: bool) -> bool
         received.spec = Spec::from_wire(kind, bytes);
     }
     changed
+}
+
+/// The bytes of a spec with other values of single fields: what comes last counts, and all else stays
+/// as it was sent.
+fn followed_by(spec: &Spec, fields: &impl prost::Message) -> Vec<u8> {
+    let mut bytes = spec.wire().to_vec();
+    bytes.extend(fields.encode_to_vec());
+    bytes
 }
 
 fn changed_zone(old: &Spec, new: &[u8], kind: Kind) -> bool {

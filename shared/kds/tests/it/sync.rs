@@ -36,7 +36,7 @@ use tonic::{Request, Streaming, transport::Server};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn world() -> World {
+pub(crate) async fn world() -> World {
     let store = Arc::new(Sqlite::memory().await.unwrap());
     let (world, feed) = World::start(store, WorldOptions::default()).await.unwrap();
     tokio::spawn(feed);
@@ -63,15 +63,15 @@ impl EnvoyAdmin for FakeEnvoy {
     }
 }
 
-struct Global {
+pub(crate) struct Global {
     kds: Arc<GlobalKds>,
-    world: World,
+    pub(crate) world: World,
     address: SocketAddr,
     stop: CancellationToken,
 }
 
 impl Global {
-    async fn start(world: World, port: u16) -> Self {
+    pub(crate) async fn start(world: World, port: u16) -> Self {
         let kds = GlobalKds::new(
             world.clone(),
             ServerConfig {
@@ -102,7 +102,12 @@ impl Global {
         Self { kds, world, address, stop }
     }
 
-    fn zone(&self, world: &World, name: &str, instance: &str) -> (Arc<ZoneKds>, CancellationToken) {
+    pub(crate) fn zone(
+        &self,
+        world: &World,
+        name: &str,
+        instance: &str,
+    ) -> (Arc<ZoneKds>, CancellationToken) {
         let global = GlobalAddress {
             host: self.address.ip().to_string(),
             port: self.address.port(),
@@ -133,7 +138,7 @@ impl Global {
     }
 }
 
-async fn write(world: &World, changes: Vec<Change>) {
+pub(crate) async fn write(world: &World, changes: Vec<Change>) {
     let batch = Batch {
         changes,
         author: "test".to_owned(),
@@ -146,7 +151,7 @@ async fn write(world: &World, changes: Vec<Change>) {
     }
 }
 
-fn labelled(key: ResourceKey, spec: Spec, labels: &[(&str, &str)]) -> Change {
+pub(crate) fn labelled(key: ResourceKey, spec: Spec, labels: &[(&str, &str)]) -> Change {
     let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     Change::put(key, spec, labels)
 }
@@ -190,7 +195,7 @@ fn dataplane(zone: &str) -> Dataplane {
 }
 
 /// Waits until the world satisfies a condition.
-async fn until(world: &World, what: &str, condition: impl Fn(&World) -> bool) {
+pub(crate) async fn until(world: &World, what: &str, condition: impl Fn(&World) -> bool) {
     let mut subscription = world.subscribe();
     let waiting = async {
         while !condition(world) {
