@@ -5,7 +5,7 @@
 //! stream up. Several proxies' insights go in one commit.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -49,6 +49,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Insights in one commit: a transaction stays short even when all proxies come at once.
 const MAX_BATCH: usize = 500;
 
+/// Least time between two writes of one insight, however its streams come and go. Shorter when the
+/// flush interval is.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often the writer looks for what is due. Shorter when the flush interval is.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -65,6 +69,8 @@ struct Records {
     next: u64,
     /// By order of beginning.
     by_id: BTreeMap<u64, Record>,
+    /// Proxies whose insights were written within the least pause.
+    written_at: HashMap<ProxyKey, Instant>,
 }
 
 /// One stream.
@@ -301,11 +307,17 @@ impl Book {
     /// Proxies with something to write.
     fn due(&self, now: Instant, server: &DpServer, everything: bool) -> Vec<ProxyKey> {
         let interval = server.config.status_flush_interval;
-        let records = self.lock();
+        let pause = LEAST_PAUSE.min(interval);
+        let mut records = self.lock();
+        records.written_at.retain(|_, at| now < *at + pause);
+        let records = records;
         let mut due: Vec<ProxyKey> = records
             .by_id
             .values()
-            .filter(|r| r.is_due(now, interval) || (everything && r.edits > r.written))
+            .filter(|r| {
+                let rests = records.written_at.contains_key(&r.proxy);
+                (r.is_due(now, interval) && !rests) || (everything && r.edits > r.written)
+            })
             .map(|r| r.proxy.clone())
             .collect();
         due.sort_unstable();
@@ -388,6 +400,7 @@ impl Book {
                 owner: OwnerRef::Key(proxy.resource_key()),
                 expect: stored.map_or(Expect::Absent, |r| Expect::Version(r.version)),
             };
+            records.written_at.insert(proxy.clone(), now);
             plan.push(Planned { change: Change { key, op }, covered });
         }
         plan

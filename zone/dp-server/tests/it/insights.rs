@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sunbear_model::{Kind, ResourceKey};
 use sunbear_xds::ResourceType::{Cluster, Endpoint, Listener, Route, Runtime};
+use time::OffsetDateTime;
 
 use crate::{
     client::{Delta, Proxy, subscription},
@@ -80,4 +81,32 @@ async fn an_open_stream_shows_that_it_lives() {
         (fixture.insight("edge-1")?.subscriptions.last()?.generation >= 2).then_some(())
     })
     .await;
+}
+
+/// However often a stream comes and goes, its insight is written once a second at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_come_and_go() {
+    let fixture =
+        Fixture::with(|config| config.status_flush_interval = Duration::from_secs(10)).await;
+    let started = std::time::Instant::now();
+    for _ in 0..20 {
+        let mut delta = open(&fixture).await;
+        delta.take_all(&[Cluster]).await;
+    }
+    let before = OffsetDateTime::now_utc();
+    let _last = open(&fixture).await;
+    let key = ResourceKey::new(Kind::DATAPLANE_INSIGHT, "default", "edge-1");
+    // The streams before have ended, the last one is open, and all that is told.
+    eventually("the last stream is told", || {
+        let insight = fixture.insight("edge-1")?;
+        let last = insight.subscriptions.last()?;
+        let begun = last.connect_time?;
+        let told =
+            (begun.seconds, begun.nanos) >= (before.unix_timestamp(), before.nanosecond() as i32);
+        (told && last.disconnect_time.is_none()).then_some(())
+    })
+    .await;
+    let writes = fixture.get(&key).unwrap().version;
+    let seconds = started.elapsed().as_secs();
+    assert!(writes <= seconds + 2, "{writes} writes in {seconds} s");
 }
