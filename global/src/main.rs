@@ -6,8 +6,8 @@ mod zone_tokens;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use sunbear_api::defaults::MeshDefaults;
-use sunbear_control_plane::{KUMA_VERSION, Shell, program, serving};
+use sunbear_api::{NoPreview, defaults::MeshDefaults};
+use sunbear_control_plane::{KUMA_VERSION, OfProxies, Shell, program, serving};
 use sunbear_kds::server::{GlobalKds, ServerConfig};
 use sunbear_model::validation::Mode;
 use sunbear_runtime::{
@@ -31,7 +31,11 @@ async fn run(loaded: Loaded<GlobalConfig>) -> Result<bool> {
     shell.keep_insights();
     let kds = serve_kds(&shell, &kds).await?;
     let hooks = Arc::new(MeshDefaults { mode });
-    shell.serve(hooks, Arc::new(envoy_admin::ThroughZones(kds)), settings.dump()).await?;
+    let of_proxies = OfProxies {
+        envoy_admin: Arc::new(envoy_admin::ThroughZones(kds)),
+        config_preview: Arc::new(NoPreview),
+    };
+    shell.serve(hooks, of_proxies, settings.dump()).await?;
     Ok(shell.until_stopped().await)
 }
 

@@ -14,7 +14,7 @@ use sunbear_runtime::config::{self, GlobalPeer};
 use sunbear_store::{Batch, BatchMode, Change, World};
 use time::OffsetDateTime;
 
-use crate::envoy_admin::LocalProxies;
+use crate::envoy_admin::Proxies;
 
 /// Keeps exactly one Zone object in the zone's own store: its own.
 pub(crate) async fn enter_own_zone(world: &World, zone: &str) -> Result<()> {
@@ -50,6 +50,7 @@ pub(crate) fn start(
     zone: &str,
     global: &GlobalPeer,
     own_config: &str,
+    envoys: Arc<Proxies>,
 ) -> Result<()> {
     let Shell { world, tasks, instance, readiness, .. } = shell;
     let trust = match &global.root_ca_file {
@@ -81,7 +82,7 @@ pub(crate) fn start(
             },
             max_message: global.max_message_size,
             token,
-            admin: Some(Arc::new(LocalProxies(world.clone()))),
+            admin: Some(envoys),
             gzip: true,
         },
     )

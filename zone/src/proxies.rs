@@ -12,12 +12,17 @@ use sunbear_runtime::{
     serve::{self, Limits, Server},
     tls::ReloadableCertificate,
 };
+use sunbear_xds::AdminTls;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// Serves proxies on the configured port.
-pub(crate) async fn serve(shell: &Shell, config: &ZoneConfig) -> Result<()> {
+pub(crate) async fn serve(
+    shell: &Shell,
+    config: &ZoneConfig,
+    admin_tls: Option<AdminTls>,
+) -> Result<Arc<DpServer>> {
     let Shell { tasks, world, instance, common, .. } = shell;
     let certificate = shell.certificate(&config.dp_server.tls)?;
     let mut settings = DpServerConfig::new(&config.name, &instance.id, &pem(&certificate)?);
@@ -29,6 +34,7 @@ pub(crate) async fn serve(shell: &Shell, config: &ZoneConfig) -> Result<()> {
     settings.xds = sunbear_xds::Settings {
         zone: config.name.clone(),
         internal_cidrs: common.addresses.known_internal_cidrs.clone(),
+        admin_tls,
         ..Default::default()
     };
     settings.nack_backoff = config.xds.nack_backoff;
@@ -53,8 +59,8 @@ pub(crate) async fn serve(shell: &Shell, config: &ZoneConfig) -> Result<()> {
         "certificate for proxies",
         hand_out(Arc::clone(&server), certificate, tasks.token()),
     );
-    tasks.spawn("proxy streams", server.run(tasks.token()));
-    Ok(())
+    tasks.spawn("proxy streams", Arc::clone(&server).run(tasks.token()));
+    Ok(server)
 }
 
 /// Proxies that bring no authority are told in their bootstrap whom to trust: the certificate that

@@ -2,6 +2,7 @@
 //! (`spec/rest-api.md` 3.3, 12).
 
 mod attachment;
+mod config;
 mod envoy;
 mod gateway;
 mod hostnames;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
-use sunbear_model::{Kind, Resource, ResourceKey, matching::TagPolicy, rest, validation::Mode};
+use sunbear_model::{Kind, Resource, ResourceKey, matching::TagPolicy, rest};
 use sunbear_store::Snapshot;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -24,6 +25,7 @@ use crate::{
     target::{Aspect, Inspect},
 };
 
+pub use config::{ConfigPreview, NoPreview, PreviewError};
 pub use envoy::{AdminBackend, AdminError, AdminFuture, AdminQuestion, NoAdmin, redact};
 
 /// Answers a question about one object.
@@ -53,36 +55,13 @@ fn look(call: &Call<'_>, target: &Inspect) -> Result<Response, Problem> {
         Aspect::Policies => attachment::of_dataplane(call, target),
         Aspect::Rules => rules::attachments(call, target),
         Aspect::MergedRules => rules::merged(call, target),
-        Aspect::Config => config(call, target),
+        Aspect::Config => config::show(call, target),
         Aspect::Hostnames => hostnames::list(call, target),
         Aspect::Exclusive(name) => exclusive(call, target, name),
         Aspect::ConfigDump | Aspect::Stats | Aspect::Clusters | Aspect::Unknown => {
             Err(Problem::not_found("Could not execute admin operation"))
         }
     }
-}
-
-fn config(call: &Call<'_>, target: &Inspect) -> Result<Response, Problem> {
-    if let Mode::Global { .. } = call.api.mode {
-        return Err(Problem::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "Method not allowed",
-            "Not allowed on global CP",
-        ));
-    }
-    let snapshot = call.api.world.snapshot();
-    if target.kind == Kind::DATAPLANE {
-        let insight = Kind::DATAPLANE_INSIGHT;
-        let insight = ResourceKey::new(insight, &target.mesh, &target.name);
-        let missing = || Problem::not_found("Failed to fetch dataplane insight");
-        snapshot.get(&insight).ok_or_else(missing)?;
-    }
-    // The generator is not part of this server.
-    Err(Problem::new(
-        StatusCode::NOT_IMPLEMENTED,
-        "Not implemented",
-        "what would be generated is not shown; the configuration of the proxy's Envoy is at xds",
-    ))
 }
 
 /// What only exists where all services of a mesh are MeshServices.

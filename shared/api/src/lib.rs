@@ -34,7 +34,10 @@ mod user;
 mod write;
 
 pub use access::{Access, Subjects};
-pub use inspect::{AdminBackend, AdminError, AdminFuture, AdminQuestion, NoAdmin, redact};
+pub use inspect::{
+    AdminBackend, AdminError, AdminFuture, AdminQuestion, ConfigPreview, NoAdmin, NoPreview,
+    PreviewError, redact,
+};
 pub use openapi::document as openapi_document;
 pub use problem::{Parameter, Problem};
 pub use service::{REVISION_HEADER, authenticate, router};

@@ -9,7 +9,8 @@ use sunbear_model::Kind;
 use crate::{
     page::{self, Filter, Page, Query},
     problem::Problem,
-    read, reply,
+    read::{self, Format},
+    reply,
     service::Call,
     service_insight,
     target::Collection,
@@ -34,6 +35,7 @@ pub(crate) fn list(call: &Call<'_>, collection: &Collection) -> Result<Response,
     }
     let page = Page::parse(&query)?;
     let filter = filter(collection, &query)?;
+    let format = Format::read(&query, page::TITLE)?;
     let snapshot = call.api.world.snapshot();
     if let Some(mesh) = &collection.mesh {
         read::require_mesh(&snapshot, kind, mesh)?;
@@ -45,7 +47,7 @@ pub(crate) fn list(call: &Call<'_>, collection: &Collection) -> Result<Response,
     let mut visit = |resource: &sunbear_model::Resource| {
         if filter.is_empty() || filter.passes(resource) {
             if total >= page.offset && items.len() < page.size {
-                items.push(read::show(&snapshot, resource, collection.view));
+                items.push(format.show(&snapshot, resource, collection.view));
             }
             total += 1;
         }

@@ -37,6 +37,10 @@ const FORMAT: &[(&str, &str)] = &[
     ("namespace", "Namespace of the Kubernetes form."),
 ];
 
+const CONFIG: &[(&str, &str)] = &[
+    ("shadow", "Whether policies with the label `kuma.io/effect: shadow` act."),
+    ("include", "`diff`: what such policies change, as a JSON Patch."),
+];
 const WITH_EDS: &[(&str, &str)] = &[("include_eds", "With endpoints.")];
 const STATS: &[(&str, &str)] =
     &[("format", "`json`; plain text if not given."), ("usedonly", "Only those in use.")];
@@ -237,9 +241,9 @@ fn inspection(paths: &mut Map<String, Value>, kind: Kind) {
     let mut entries: Vec<(&str, String, &[(&str, &str)], &[u16])> = Vec::new();
     if target::is_proxy(kind) {
         let text = |what: &str| format!("{what} of the proxy's Envoy");
-        entries.push(("xds", text("Configuration dump"), WITH_EDS, &[400, 403, 404]));
-        entries.push(("stats", text("Statistics"), STATS, &[400, 403, 404]));
-        entries.push(("clusters", text("Clusters"), CLUSTERS, &[400, 403, 404]));
+        entries.push(("xds", text("Configuration dump"), WITH_EDS, &[400, 403, 404, 503]));
+        entries.push(("stats", text("Statistics"), STATS, &[400, 403, 404, 503]));
+        entries.push(("clusters", text("Clusters"), CLUSTERS, &[400, 403, 404, 503]));
     }
     if target::is_attached(kind) {
         entries.push(("dataplanes", format!("Where a {name} acts"), &[], &[404]));
@@ -271,8 +275,8 @@ fn inspection(paths: &mut Map<String, Value>, kind: Kind) {
         }
     }
     if kind == Kind::DATAPLANE || kind == Kind::MESH_GATEWAY {
-        let summary = "Configuration as it would be generated; not served yet".to_owned();
-        entries.push(("_config", summary, &[], &[404, 405, 501]));
+        let summary = "Configuration as a zone generates it".to_owned();
+        entries.push(("_config", summary, CONFIG, &[400, 403, 404, 405, 501]));
         entries.push(("_rules", "Merged policies".to_owned(), &[], &[400, 404]));
     }
     let mesh = if row.scope == Scope::Mesh { "/meshes/{mesh}" } else { "" };

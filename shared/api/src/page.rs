@@ -10,7 +10,8 @@ use crate::{problem::Problem, target};
 const DEFAULT_SIZE: usize = 100;
 const MAX_SIZE: usize = 1000;
 
-const TITLE: &str = "Could not retrieve resources";
+/// Title of problems with lists.
+pub(crate) const TITLE: &str = "Could not retrieve resources";
 
 /// The decoded pairs of a query, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

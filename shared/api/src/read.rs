@@ -8,6 +8,7 @@ use sunbear_store::Snapshot;
 
 use crate::{
     kubernetes,
+    page::Query,
     problem::Problem,
     reply,
     service::Call,
@@ -23,7 +24,7 @@ pub(crate) fn item(call: &Call<'_>, item: &Item) -> Result<Response, Problem> {
     require_mesh(&snapshot, item.kind, &item.mesh)?;
     call.api.access.check_kind(&call.user, item.kind)?;
     if item.kind == Kind::SERVICE_INSIGHT {
-        return service_insight::item(&snapshot, &item.mesh, &item.name);
+        return service_insight::item(call, &snapshot, &item.mesh, &item.name);
     }
     let key = ResourceKey::new(item.kind, &item.mesh, &item.name);
     let resource = snapshot.get(&key).ok_or_else(|| Problem::not_found(TITLE))?;
@@ -38,15 +39,40 @@ pub(crate) fn formatted(
     view: View,
 ) -> Result<Response, Problem> {
     let query = call.query();
-    let body = match query.first("format") {
-        "" | "universal" => show(snapshot, resource, view),
-        "k8s" | "kubernetes" => kubernetes::show(resource, query.first("namespace")),
-        _ => {
-            let reason = "\"format\" must be one of [\"k8s\", \"kubernetes\", \"universal\"]";
-            return Err(Problem::invalid_field(TITLE, "", reason));
+    let format = Format::read(&query, TITLE)?;
+    Ok(reply::json(StatusCode::OK, &format.show(snapshot, resource, view)))
+}
+
+/// Which form objects are shown in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format<'q> {
+    Universal,
+    Kubernetes {
+        /// Empty for the usual one.
+        namespace: &'q str,
+    },
+}
+
+impl<'q> Format<'q> {
+    /// Reads `format`; problems have this title.
+    pub(crate) fn read(query: &'q Query, title: &str) -> Result<Self, Problem> {
+        match query.first("format") {
+            "" | "universal" => Ok(Self::Universal),
+            "k8s" | "kubernetes" => Ok(Self::Kubernetes { namespace: query.first("namespace") }),
+            _ => {
+                let reason = "\"format\" must be one of [\"k8s\", \"kubernetes\", \"universal\"]";
+                Err(Problem::invalid_field(title, "", reason))
+            }
         }
-    };
-    Ok(reply::json(StatusCode::OK, &body))
+    }
+
+    /// An object in this form. There are no overviews on Kubernetes.
+    pub(crate) fn show(self, snapshot: &Snapshot, resource: &Resource, view: View) -> Value {
+        match self {
+            Self::Universal => show(snapshot, resource, view),
+            Self::Kubernetes { namespace } => kubernetes::show(resource, namespace),
+        }
+    }
 }
 
 /// Objects of mesh scope are only there if their mesh is.
@@ -58,7 +84,7 @@ pub(crate) fn require_mesh(snapshot: &Snapshot, kind: Kind, mesh: &str) -> Resul
 }
 
 /// An object as clients see it.
-pub(crate) fn show(snapshot: &Snapshot, resource: &Resource, view: View) -> Value {
+fn show(snapshot: &Snapshot, resource: &Resource, view: View) -> Value {
     match view {
         View::Plain => plain(resource),
         View::Overview => overview(snapshot, resource),

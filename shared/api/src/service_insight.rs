@@ -10,24 +10,35 @@ use sunbear_model::{Kind, Resource, ResourceKey, label, rest};
 use sunbear_store::Snapshot;
 
 use crate::{
+    kubernetes,
     list::{self, List},
-    page::{Page, Query},
+    page::{self, Page, Query},
     problem::Problem,
-    read, reply,
+    read::{self, Format},
+    reply,
     service::Call,
 };
+
+const TITLE: &str = "Could not retrieve a resource";
 
 /// Kinds of services, as `type` names them.
 const TYPES: [&str; 4] = ["internal", "external", "gateway_delegated", "gateway_builtin"];
 
 /// Answers with one service. One that nobody offers is shown as empty, not as missing.
-pub(crate) fn item(snapshot: &Snapshot, mesh: &str, service: &str) -> Result<Response, Problem> {
+pub(crate) fn item(
+    call: &Call<'_>,
+    snapshot: &Snapshot,
+    mesh: &str,
+    service: &str,
+) -> Result<Response, Problem> {
+    let query = call.query();
+    let format = Format::read(&query, TITLE)?;
     let name = format!("all-services-{mesh}");
     let stored = snapshot
         .get(&ResourceKey::new(Kind::SERVICE_INSIGHT, mesh, &name))
-        .ok_or_else(|| Problem::not_found("Could not retrieve a resource"))?;
+        .ok_or_else(|| Problem::not_found(TITLE))?;
     let entry = services(stored).remove(service).unwrap_or_else(|| json!({}));
-    Ok(reply::json(StatusCode::OK, &show(stored, service, entry)))
+    Ok(reply::json(StatusCode::OK, &show(format, stored, service, entry)))
 }
 
 /// Answers with a page of services.
@@ -42,6 +53,7 @@ pub(crate) fn list(
     }
     let types = types(query.first("type"))?;
     let page = Page::parse(query)?;
+    let format = Format::read(query, page::TITLE)?;
     let name = query.first("name");
 
     let stored: Vec<_> = match mesh {
@@ -56,7 +68,7 @@ pub(crate) fn list(
                 continue;
             }
             if total >= page.offset && items.len() < page.size {
-                items.push(show(stored, &service, entry));
+                items.push(show(format, stored, &service, entry));
             }
             total += 1;
         }
@@ -94,9 +106,15 @@ fn kind_of(entry: &Value) -> &str {
     entry.get("serviceType").and_then(Value::as_str).unwrap_or("internal")
 }
 
-/// One service, with what is not stored: the sum of its proxies, and its address in the mesh.
-/// `dataplanes` is always there: `kumactl` relies on it.
-fn show(stored: &Resource, service: &str, entry: Value) -> Value {
+/// One service, in one form or the other.
+fn show(format: Format<'_>, stored: &Resource, service: &str, entry: Value) -> Value {
+    let fields = fields(service, entry);
+    if let Format::Kubernetes { namespace } = format {
+        let mut object = kubernetes::show(stored, namespace);
+        object["metadata"]["name"] = service.into();
+        object["spec"] = fields.into();
+        return object;
+    }
     let mut map = rest::envelope(stored);
     map.insert("name".to_owned(), service.into());
     // It says `all-services-…`, which is not this entry's name.
@@ -106,10 +124,18 @@ fn show(stored: &Resource, service: &str, entry: Value) -> Value {
             map.remove("labels");
         }
     }
+    map.extend(fields);
+    Value::Object(map)
+}
+
+/// What is stored of a service, and what is not: the sum of its proxies, and its address in the mesh.
+/// `dataplanes` is always there: `kumactl` relies on it.
+fn fields(service: &str, entry: Value) -> Map<String, Value> {
     let internal = kind_of(&entry) == "internal";
-    if let Value::Object(fields) = entry {
-        map.extend(fields);
-    }
+    let mut map = match entry {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
     if internal {
         map.insert("addressPort".to_owned(), format!("{service}.mesh:80").into());
     }
@@ -121,5 +147,5 @@ fn show(stored: &Resource, service: &str, entry: Value) -> Value {
     {
         counts.insert("total".to_owned(), total.into());
     }
-    Value::Object(map)
+    map
 }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::{
     access::Access,
-    inspect::{AdminBackend, NoAdmin},
+    inspect::{AdminBackend, ConfigPreview, NoAdmin, NoPreview},
     problem::Problem,
 };
 
@@ -50,6 +50,8 @@ pub struct Options {
     pub user_token_keys: UserTokenKeys,
     /// Asks Envoys.
     pub envoy_admin: Arc<dyn AdminBackend>,
+    /// Generates configurations to look at.
+    pub config_preview: Arc<dyn ConfigPreview>,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             cors_allowed_domains: Vec::new(),
             user_token_keys: UserTokenKeys::default(),
             envoy_admin: Arc::new(NoAdmin),
+            config_preview: Arc::new(NoPreview),
         }
     }
 }

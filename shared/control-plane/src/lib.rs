@@ -11,7 +11,7 @@ pub mod serving;
 mod shell;
 mod storage;
 
-pub use shell::Shell;
+pub use shell::{OfProxies, Shell};
 use sunbear_runtime::host;
 
 /// Level of compatibility that peers and `kumactl` are told.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use prometheus::Registry;
 use serde_json::Value;
 use sunbear_api::{
-    AdminBackend, ApiState, Hooks, Options,
+    AdminBackend, ApiState, ConfigPreview, Hooks, Options,
     defaults::{DefaultsSettings, ensure_defaults},
 };
 use sunbear_model::validation::Mode;
@@ -47,6 +47,14 @@ pub struct Shell {
     pub metrics: Registry,
     store: Arc<dyn Store>,
     certificates: Mutex<Vec<(Option<TlsFiles>, Arc<ReloadableCertificate>)>>,
+}
+
+/// What REST learns of proxies that is in no resource.
+pub struct OfProxies {
+    /// Asks their Envoys.
+    pub envoy_admin: Arc<dyn AdminBackend>,
+    /// Generates their configurations.
+    pub config_preview: Arc<dyn ConfigPreview>,
 }
 
 impl Shell {
@@ -117,7 +125,7 @@ impl Shell {
     pub async fn serve(
         &self,
         hooks: Arc<dyn Hooks>,
-        envoy_admin: Arc<dyn AdminBackend>,
+        proxies: OfProxies,
         config: Value,
     ) -> Result<()> {
         let api = &self.common.api;
@@ -135,7 +143,11 @@ impl Shell {
             read_only: api.read_only,
             unsafe_delete: self.common.store.unsafe_delete,
             clock: OffsetDateTime::now_utc,
-            options: Options { envoy_admin, ..serving::options(api)? },
+            options: Options {
+                envoy_admin: proxies.envoy_admin,
+                config_preview: proxies.config_preview,
+                ..serving::options(api)?
+            },
         };
         serving::api(self, state).await?;
         serving::diagnostics(self).await

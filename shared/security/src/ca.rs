@@ -72,6 +72,9 @@ pub enum CaError {
     /// Making a key or a certificate failed.
     #[error("could not make a certificate")]
     Generate(#[from] rcgen::Error),
+    /// A key cannot be derived from that of the authority.
+    #[error("could not derive a key from the key of the authority")]
+    Derive,
     /// The new key is not in the form that is expected.
     #[error("could not write the key of an authority")]
     Key(#[from] signing_key::SigningKeyError),
@@ -364,7 +367,7 @@ impl Authority {
 }
 
 /// Certificates and the key of the first of them.
-fn read_pair(
+pub(crate) fn read_pair(
     cert_pem: &[u8],
     key_pem: &[u8],
 ) -> Result<(Vec<CertificateDer<'static>>, KeyPair), CaError> {
@@ -383,7 +386,7 @@ fn read_pair(
     Ok((chain, key))
 }
 
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CaError> {
+pub(crate) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CaError> {
     let parsed = X509Certificate::from_der(der);
     let malformed = |error: x509_parser::nom::Err<_>| {
         let error: x509_parser::nom::Err<x509_parser::error::X509Error> = error;
@@ -417,7 +420,7 @@ fn uri(text: &str) -> Result<SanType, CaError> {
     Ok(SanType::URI(text.try_into().map_err(|_| name())?))
 }
 
-fn to_pem(der: &[u8]) -> String {
+pub(crate) fn to_pem(der: &[u8]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
 }

@@ -9,6 +9,7 @@
 pub mod ca;
 pub mod certificate;
 pub mod client_trust;
+pub mod envoy_admin;
 pub mod signing_key;
 pub mod token;
 pub mod trust;

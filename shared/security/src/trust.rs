@@ -9,10 +9,11 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -47,18 +48,41 @@ pub enum TrustError {
 /// Rustls for a client without a certificate of its own: TLS 1.2 or 1.3, and the given ALPN names
 /// (`h2` for gRPC).
 pub fn client_config(trust: ServerTrust<'_>, alpn: &[&str]) -> Result<ClientConfig, TrustError> {
+    Ok(with_alpn(builder(trust)?.with_no_client_auth(), alpn))
+}
+
+/// The same for a client that shows this certificate.
+pub fn client_config_showing(
+    trust: ServerTrust<'_>,
+    certificate: CertifiedKey,
+    alpn: &[&str],
+) -> Result<ClientConfig, TrustError> {
+    let resolver = Arc::new(SingleCertAndKey::from(certificate));
+    Ok(with_alpn(builder(trust)?.with_client_cert_resolver(resolver), alpn))
+}
+
+fn builder(
+    trust: ServerTrust<'_>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TrustError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        ServerTrust::Authorities(pem) => Arc::new(Verifier::new(pem, Arc::clone(&provider))?),
-        ServerTrust::Anyone => Arc::new(NoVerifier(Arc::clone(&provider))),
-    };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier(trust)?))
+}
+
+fn with_alpn(mut config: ClientConfig, alpn: &[&str]) -> ClientConfig {
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Ok(config)
+    config
+}
+
+/// What checks the certificates of servers.
+pub(crate) fn verifier(trust: ServerTrust<'_>) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    Ok(match trust {
+        ServerTrust::Authorities(pem) => Arc::new(Verifier::new(pem, provider)?),
+        ServerTrust::Anyone => Arc::new(NoVerifier(provider)),
+    })
 }
 
 /// Accepts trusted certificates themselves, and asks webpki about all others.

@@ -22,6 +22,7 @@ mod insight;
 mod keeper;
 mod lifecycle;
 mod metrics;
+mod preview;
 mod proxy;
 mod registry;
 mod secrets;
@@ -34,6 +35,7 @@ mod testing;
 mod view;
 
 pub use config::{AuthType, BootstrapParams, DpServerConfig, PublicKey, TokenSettings};
+pub use preview::PreviewError;
 pub use proxy::{ProxyKey, ProxyKind};
 pub use server::{Clock, DpServer, SetupError};
 pub use status::ProxyStatus;

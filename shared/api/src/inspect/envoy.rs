@@ -59,7 +59,7 @@ pub enum AdminError {
     /// The other side says why; shown to the user.
     #[error("{0}")]
     Refused(String),
-    /// It cannot be reached or fails; for the log only.
+    /// It cannot be reached or fails; shown to the user.
     #[error("{0}")]
     Failed(String),
 }
@@ -135,10 +135,13 @@ fn problem(call: &Call<'_>, question: AdminQuestion, error: &AdminError) -> Prob
         AdminError::Refused(detail) => {
             Problem::new(StatusCode::BAD_REQUEST, TITLE, detail.as_str())
         }
-        AdminError::NotConnected | AdminError::Failed(_) => {
+        AdminError::Failed(_) => {
             tracing::info!(%error, operation = question.operation(), "proxy could not be asked");
-            Problem::internal(TITLE)
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Problem::new(status, "Service unavailable", format!("{TITLE}: {error}"))
         }
+        // Kuma's answer where Envoys cannot be asked at all.
+        AdminError::NotConnected => Problem::internal(TITLE),
     }
 }
 
@@ -173,7 +176,7 @@ fn question(call: &Call<'_>, aspect: Aspect) -> Result<(AdminQuestion, bool), Pr
 }
 
 /// As Go reads truth.
-fn parse_bool(text: &str) -> Option<bool> {
+pub(super) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

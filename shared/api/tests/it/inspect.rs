@@ -8,9 +8,11 @@ use std::{
 use http::Method;
 use serde_json::{Value, json};
 use sunbear_api::{
-    AdminBackend, AdminError, AdminFuture, AdminQuestion, Subjects, defaults::MeshDefaults,
+    AdminBackend, AdminError, AdminFuture, AdminQuestion, ConfigPreview, PreviewError, Subjects,
+    defaults::MeshDefaults,
 };
 use sunbear_model::{Kind, Resource};
+use sunbear_store::Snapshot;
 
 use super::support::{Cp, dataplane, global, remote, standalone, zone};
 
@@ -233,10 +235,19 @@ async fn envoys_that_cannot_be_asked() {
     cp.seed(Kind::ZONE_INSIGHT, &insight(true)).await;
     cp.get(path).await.is_problem(400, OPERATION, refused, &[]);
 
-    // A zone reaches its proxies or fails.
-    let cp = Cp::new(zone("east")).await;
-    cp.seed(Kind::DATAPLANE, &proxy).await;
-    cp.get(path).await.is_problem(500, OPERATION, "Internal Server Error", &[]);
+    // A zone reaches its proxies or says why not.
+    for (error, status, title, detail) in [
+        (AdminError::NotConnected, 500, OPERATION, "Internal Server Error"),
+        (AdminError::Failed("refused".to_owned()), 503, "Service unavailable", "refused"),
+        (AdminError::Refused("it does not run".to_owned()), 400, OPERATION, "it does not run"),
+    ] {
+        let envoys = Envoys::new(Err(error));
+        let cp = Cp::with(zone("east"), move |api| api.options.envoy_admin = envoys).await;
+        cp.seed(Kind::DATAPLANE, &proxy).await;
+        let reply = cp.get(path).await;
+        assert_eq!((reply.status.as_u16(), &reply.json()["title"]), (status, &json!(title)));
+        assert!(reply.json()["detail"].as_str().unwrap().contains(detail), "{}", reply.text);
+    }
 }
 
 #[tokio::test]
@@ -267,17 +278,75 @@ async fn who_may_look_at_envoys() {
     assert_eq!(reply.status, 403);
 }
 
+/// Generates what it is asked for, or says why not.
+struct Generated(Option<PreviewError>);
+
+impl ConfigPreview for Generated {
+    fn config(
+        &self,
+        _: &Arc<Snapshot>,
+        mesh: &str,
+        name: &str,
+        shadow: bool,
+    ) -> Result<Value, PreviewError> {
+        match &self.0 {
+            Some(error) => Err(error.clone()),
+            None => Ok(json!({"t/Listener": {name: {"mesh": mesh, "shadow": shadow}}})),
+        }
+    }
+}
+
+async fn with_preview(preview: Generated) -> Cp {
+    let preview = Arc::new(preview);
+    let cp = Cp::with(zone("east"), move |api| api.options.config_preview = preview).await;
+    cp.seed(Kind::DATAPLANE_INSIGHT, &json!({"mesh": "default", "name": "d"})).await;
+    cp
+}
+
 #[tokio::test]
 async fn configurations_as_generated() {
     let path = "/meshes/default/dataplanes/d/_config";
     let reply = Cp::new(global()).await.get(path).await;
     reply.is_problem(405, "Method not allowed", "Not allowed on global CP", &[]);
-    let cp = Cp::new(zone("east")).await;
-    let reply = cp.get(path).await;
-    reply.is_problem(404, "Failed to fetch dataplane insight", "Not found", &[]);
-    cp.seed(Kind::DATAPLANE_INSIGHT, &json!({"mesh": "default", "name": "d"})).await;
-    let reply = cp.get(path).await;
-    assert_eq!((reply.status.as_u16(), &reply.json()["title"]), (501, &json!("Not implemented")));
+    let cp = with_preview(Generated(None)).await;
+    let absent = cp.get("/meshes/default/dataplanes/absent/_config").await;
+    absent.is_problem(404, "Failed to fetch dataplane insight", "Not found", &[]);
+    let no_mesh = cp.get("/meshes/absent/dataplanes/d/_config").await;
+    no_mesh.is_problem(404, "Failed to retrieve Mesh", "Not found", &[]);
+    for parameter in ["shadow=trrrue", "include=something", "include=diff,else"] {
+        let reply = cp.get(&format!("{path}?{parameter}")).await;
+        let name = parameter.split('=').next().unwrap();
+        let detail = format!("bad request: unsupported value for query parameter '{name}'");
+        reply.is_problem(400, "Bad Request", &detail, &[]);
+    }
+    let xds = |shadow: bool| json!({"t/Listener": {"d": {"mesh": "default", "shadow": shadow}}});
+    cp.get(path).await.is(200, &json!({"xds": xds(false)}));
+    cp.get(&format!("{path}?shadow=true")).await.is(200, &json!({"xds": xds(true)}));
+    let nothing = json!({"xds": xds(false), "diff": []});
+    cp.get(&format!("{path}?shadow=false&include=diff")).await.is(200, &nothing);
+    let at = "/t~1Listener/d/shadow";
+    let diff = json!([
+        {"op": "test", "path": at, "value": false},
+        {"op": "remove", "path": at, "value": false},
+        {"op": "add", "path": at, "value": true},
+    ]);
+    let both = cp.get(&format!("{path}?shadow=1&include=diff")).await;
+    both.is(200, &json!({"xds": xds(true), "diff": diff}));
+}
+
+#[tokio::test]
+async fn configurations_that_are_not_generated() {
+    let path = "/meshes/default/dataplanes/d/_config";
+    let failed = "Failed to inspect proxy config";
+    for (error, status, title, detail) in [
+        (PreviewError::NotFound("gone".to_owned()), 404, failed, "gone"),
+        (PreviewError::NotGenerated("a sidecar".to_owned()), 501, "Not implemented", "a sidecar"),
+        // The cause of a defect is for the log.
+        (PreviewError::Failed("x".to_owned()), 500, failed, "Internal Server Error"),
+    ] {
+        let cp = with_preview(Generated(Some(error))).await;
+        cp.get(path).await.is_problem(status, title, detail, &[]);
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use http::{Method, Request};
 use serde_json::{Value, json};
+use sunbear_model::Kind;
 
 use super::support::{Cp, Reply, global, remote, request, route, zone};
 
@@ -48,6 +49,45 @@ async fn formats() {
         (reply.status.as_u16(), &reply.json()["title"]),
         (400, &json!("Could not retrieve a resource"))
     );
+}
+
+/// Lists and the parts of a ServiceInsight take the form that single objects take.
+#[tokio::test]
+async fn formats_of_lists() {
+    for mode in [global(), zone("east")] {
+        let cp = Cp::new(mode).await;
+        let services = json!({"a": {"status": "online", "dataplanes": {"online": 1}}});
+        let stored =
+            json!({"mesh": "default", "name": "all-services-default", "services": services});
+        cp.seed(Kind::SERVICE_INSIGHT, &stored).await;
+        let want = json!({
+            "apiVersion": "kuma.io/v1alpha1", "kind": "ServiceInsight", "mesh": "default",
+            "metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"status": "online", "addressPort": "a.mesh:80",
+                     "dataplanes": {"online": 1, "total": 1}},
+        });
+        let mut one = cp.get("/meshes/default/service-insights/a?format=k8s").await.json();
+        one["metadata"]["creationTimestamp"] = want["metadata"]["creationTimestamp"].clone();
+        assert_eq!(one, want);
+        let list = cp.get("/meshes/default/service-insights?format=kubernetes").await.json();
+        assert_eq!(
+            (&list["total"], &list["items"][0]["kind"]),
+            (&json!(1), &json!("ServiceInsight"))
+        );
+        assert_eq!(list["items"][0]["metadata"]["name"], "a");
+        let list = cp.get("/meshes?format=k8s").await.json();
+        assert_eq!(list["items"][0]["metadata"]["name"], "default");
+        let list = cp.get("/meshes?format=universal").await.json();
+        assert_eq!(list["items"][0]["name"], "default");
+        for (path, title) in [
+            ("/meshes", "Could not retrieve resources"),
+            ("/meshes/default/service-insights", "Could not retrieve resources"),
+            ("/meshes/default/service-insights/a", "Could not retrieve a resource"),
+        ] {
+            let reply = cp.get(&format!("{path}?format=x")).await;
+            assert_eq!((reply.status.as_u16(), &reply.json()["title"]), (400, &json!(title)));
+        }
+    }
 }
 
 fn plain(reply: &Reply, status: u16, text: &str) {

@@ -20,7 +20,12 @@ use sunbear_runtime::{
     serve::{Limits, Server, Transport, bind},
     tls::{ClientCertificates, ReloadableCertificate, install_crypto_provider, server_config},
 };
-use sunbear_xds::ResourceType;
+use sunbear_security::{
+    certificate,
+    envoy_admin::{AdminCertificates, PROXY_NAME},
+    trust::{ServerTrust, client_config, client_config_showing},
+};
+use sunbear_xds::{AdminTls, ResourceType};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -242,6 +247,11 @@ struct Zone {
 
 impl Zone {
     async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    /// A zone whose control plane reaches admin interfaces from elsewhere.
+    async fn with(admin_tls: Option<AdminTls>) -> Self {
         install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         // All interfaces, because Envoy may take localhost to be `::1`.
@@ -250,6 +260,7 @@ impl Zone {
         let port = listener.local_addr().unwrap().port();
         let fixture = Fixture::with(|config| {
             config.bootstrap.xds_port = port;
+            config.xds.admin_tls = admin_tls;
             config.deregistration_delay = Duration::from_millis(100);
         })
         .await;
@@ -420,6 +431,53 @@ async fn delta() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sotw() {
     a_gateway_serves(json!([])).await;
+}
+
+/// A control plane reaches the admin interface from elsewhere, and nobody else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn admin_interface_from_elsewhere() {
+    let Some(binary) = envoy() else { return };
+    let now = time::OffsetDateTime::now_utc();
+    let authority = || {
+        let pair = sunbear_security::ca::make_envoy_admin(uuid::Uuid::new_v4(), now).unwrap();
+        let both = format!("{}{}", pair.cert_pem, pair.key_pem);
+        AdminCertificates::of_authority(both.as_bytes()).unwrap()
+    };
+    let (own, other) = (authority(), authority());
+    let admin_tls = AdminTls {
+        ca: own.ca_pem.clone().into_bytes(),
+        certificate: own.proxy.cert_pem.clone().into_bytes(),
+        key: own.proxy.key_pem.clone().into_bytes(),
+    };
+    let Zone { fixture, port, gateway, _folder } = Zone::with(Some(admin_tls)).await;
+    fixture.put(&route("echo", 0)).await;
+    let envoy = Envoy::start(&binary, port, gateway, json!(["feature-delta-grpc"])).await;
+    envoy.answers("echo 0").await;
+    let proxy = fixture.dataplane("edge-1").unwrap();
+    let networking = proxy.as_dataplane().unwrap().networking.clone().unwrap();
+    let admin = SocketAddr::from(([127, 0, 0, 1], networking.admin.unwrap().port as u16));
+
+    let trust = ServerTrust::Authorities(own.ca_pem.as_bytes());
+    let showing = |pair: &certificate::PemPair| {
+        let key = certificate::certified_key(pair.cert_pem.as_bytes(), pair.key_pem.as_bytes());
+        client_config_showing(trust, key.unwrap(), &[]).unwrap()
+    };
+    let client = |tls| {
+        let builder = reqwest::Client::builder().tls_backend_preconfigured(tls);
+        builder.resolve(PROXY_NAME, admin).build().unwrap()
+    };
+    let url = |path: &str| format!("https://{PROXY_NAME}:{}{path}", admin.port());
+    let dump = client(showing(&own.control_plane)).get(url("/config_dump")).send().await.unwrap();
+    assert_eq!(dump.status().as_u16(), 200);
+    assert!(dump.text().await.unwrap().contains("ListenersConfigDump"));
+    let strangers =
+        [client_config(trust, &[]).unwrap(), showing(&own.proxy), showing(&other.control_plane)];
+    for stranger in strangers {
+        let refused = client(stranger).get(url("/config_dump")).send().await;
+        assert!(refused.is_err(), "{refused:?}");
+    }
+    let plain = reqwest::get(format!("http://{admin}/config_dump")).await.unwrap();
+    assert_eq!(plain.status().as_u16(), 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

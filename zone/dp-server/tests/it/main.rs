@@ -10,4 +10,5 @@ mod insights;
 mod last_good;
 mod lifecycle;
 mod outage;
+mod preview;
 mod secrets;

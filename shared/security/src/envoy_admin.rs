@@ -1,0 +1,181 @@
+//! Certificates of the connections between a control plane and the admin interfaces of its Envoys
+//! (`spec/rest-api.md` 12.1, `spec/dp-server.md` 8.8).
+//!
+//! Both sides follow from the authority alone. Replicas and restarts have the same, so nothing is
+//! stored and no proxy gets a new listener because its control plane was restarted.
+
+use aws_lc_rs::{
+    agreement::{ECDH_P256, PrivateKey},
+    error::Unspecified,
+    hkdf::{HKDF_SHA256, KeyType, Salt},
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair},
+};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+
+use crate::{
+    ca::{self, CaError},
+    certificate::PemPair,
+};
+
+/// Name that the certificate of admin interfaces bears.
+pub const PROXY_NAME: &str = "kuma-envoy-admin";
+/// Name that the control plane's certificate bears. Admin interfaces ask for it.
+pub const CONTROL_PLANE_NAME: &str = "kuma-cp";
+
+/// What both sides present, and whom they trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminCertificates {
+    /// The authority, PEM.
+    pub ca_pem: String,
+    /// Of admin interfaces.
+    pub proxy: PemPair,
+    /// Of the control plane.
+    pub control_plane: PemPair,
+}
+
+impl AdminCertificates {
+    /// Derives the certificates from the authority: its certificate and its key, PEM, in one text
+    /// as the secret holds them.
+    pub fn of_authority(pem: &[u8]) -> Result<Self, CaError> {
+        let (chain, key) = ca::read_pair(pem, pem)?;
+        let first = chain.first().ok_or(CaError::NoCertificate)?;
+        let ca_pem = chain.iter().map(|der| ca::to_pem(der)).collect();
+        let parsed = ca::parse(first)?;
+        let (not_before, not_after) =
+            (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime());
+        let secret = key.serialized_der().to_vec();
+        let issuer = Issuer::from_ca_cert_der(first, key)?;
+        let make = |name: &str, usage: ExtendedKeyUsagePurpose| {
+            let key = key_of(&secret, name).map_err(|Unspecified| CaError::Derive)?;
+            let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key))?;
+            let mut params = CertificateParams::default();
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            let san = name.try_into().map_err(|_| CaError::Name(name.to_owned()))?;
+            params.subject_alt_names = vec![SanType::DnsName(san)];
+            params.is_ca = IsCa::ExplicitNoCa;
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.extended_key_usages = vec![usage];
+            params.use_authority_key_identifier_extension = true;
+            (params.not_before, params.not_after) = (not_before, not_after);
+            params.serial_number = Some(serial(&secret, name).map_err(|_| CaError::Derive)?);
+            let certificate = params.signed_by(&key, &issuer)?;
+            Ok::<_, CaError>(PemPair {
+                cert_pem: ca::to_pem(certificate.der()),
+                key_pem: key.serialize_pem(),
+            })
+        };
+        Ok(Self {
+            ca_pem,
+            proxy: make(PROXY_NAME, ExtendedKeyUsagePurpose::ServerAuth)?,
+            control_plane: make(CONTROL_PLANE_NAME, ExtendedKeyUsagePurpose::ClientAuth)?,
+        })
+    }
+}
+
+/// Length of what is derived.
+struct Bytes<const N: usize>;
+
+impl<const N: usize> KeyType for Bytes<N> {
+    fn len(&self) -> usize {
+        N
+    }
+}
+
+fn derive<const N: usize>(secret: &[u8], name: &str, what: &str) -> Result<[u8; N], Unspecified> {
+    let key = Salt::new(HKDF_SHA256, b"sunbear envoy admin").extract(secret);
+    let mut bytes = [0; N];
+    key.expand(&[what.as_bytes(), b"/", name.as_bytes()], Bytes::<N>)?.fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// An elliptic key, in PKCS#8.
+fn key_of(secret: &[u8], name: &str) -> Result<Vec<u8>, Unspecified> {
+    // One of 2^32 texts is no key of this curve; the next one is taken then.
+    for attempt in 0..8_u8 {
+        let private = derive::<32>(secret, name, &format!("key {attempt}"))?;
+        let Ok(key) = PrivateKey::from_private_key(&ECDH_P256, &private) else { continue };
+        let public = key.compute_public_key()?;
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(
+            &ECDSA_P256_SHA256_ASN1_SIGNING,
+            &private,
+            public.as_ref(),
+        );
+        let document = pair.map_err(|_| Unspecified)?.to_pkcs8v1()?;
+        return Ok(document.as_ref().to_vec());
+    }
+    Err(Unspecified)
+}
+
+/// Positive and not zero.
+fn serial(secret: &[u8], name: &str) -> Result<SerialNumber, Unspecified> {
+    let mut bytes = derive::<16>(secret, name, "serial")?;
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
+    use time::{Duration, OffsetDateTime};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{certificate, trust};
+
+    fn secret() -> String {
+        let now = OffsetDateTime::now_utc() - Duration::hours(1);
+        let pair = ca::make_envoy_admin(Uuid::new_v4(), now).unwrap();
+        format!("{}{}", pair.cert_pem, pair.key_pem)
+    }
+
+    #[test]
+    fn the_same_authority_gives_the_same_certificates() {
+        let (one, other) = (secret(), secret());
+        let certificates = AdminCertificates::of_authority(one.as_bytes()).unwrap();
+        assert_eq!(AdminCertificates::of_authority(one.as_bytes()).unwrap(), certificates);
+        let others = AdminCertificates::of_authority(other.as_bytes()).unwrap();
+        assert_ne!(others.proxy.key_pem, certificates.proxy.key_pem);
+        assert_ne!(certificates.proxy.key_pem, certificates.control_plane.key_pem);
+        assert!(!certificates.ca_pem.contains("PRIVATE"));
+        assert!(!format!("{certificates:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn each_side_accepts_the_other() {
+        let certificates = AdminCertificates::of_authority(secret().as_bytes()).unwrap();
+        for (pair, name) in
+            [(&certificates.proxy, PROXY_NAME), (&certificates.control_plane, CONTROL_PLANE_NAME)]
+        {
+            certificate::certified_key(pair.cert_pem.as_bytes(), pair.key_pem.as_bytes()).unwrap();
+            let names = certificate::alternative_names_of(pair.cert_pem.as_bytes()).unwrap();
+            assert_eq!(names, [name]);
+        }
+        let authorities = trust::ServerTrust::Authorities(certificates.ca_pem.as_bytes());
+        let verifier = trust::verifier(authorities).unwrap();
+        let check = |pair: &PemPair, name: &str| {
+            let der = CertificateDer::from_pem_slice(pair.cert_pem.as_bytes()).unwrap();
+            let name = ServerName::try_from(name.to_owned()).unwrap();
+            verifier.verify_server_cert(&der, &[], &name, &[], UnixTime::now()).is_ok()
+        };
+        assert!(check(&certificates.proxy, PROXY_NAME));
+        assert!(!check(&certificates.proxy, "other"));
+        // A control plane's certificate does not make its bearer a proxy, and neither does that of
+        // another zone.
+        assert!(!check(&certificates.control_plane, CONTROL_PLANE_NAME));
+        let strangers = AdminCertificates::of_authority(secret().as_bytes()).unwrap();
+        assert!(!check(&strangers.proxy, PROXY_NAME));
+    }
+
+    #[test]
+    fn what_is_no_authority_is_refused() {
+        for text in ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----"]
+        {
+            assert!(AdminCertificates::of_authority(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}
