@@ -15,11 +15,13 @@ use crate::{
 /// Answers that every stream gives during a fault.
 const ANSWERS: u64 = 25;
 
+/// And while somebody is frozen: so many that a balancer notices it.
+const LONG: u64 = 300;
+
 /// Each party is killed, and started: only requests to a killed gateway or service fail.
 ///
-/// Guard: `zone/xds` and Envoy's own last configuration; `zone/dp-server/src/session.rs`: no
-/// configuration is sent before the world is loaded; `dataplane/src/supervisor.rs`: an Envoy is
-/// started with the last good configuration.
+/// Guard: `shared/control-plane/src/storage.rs`, `open`: a zone's control plane begins with what it
+/// had, so that gateways which come back to it are told nothing less.
 pub fn killed<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
     each(lab, |lab, party, traffic| {
         lab.kill(party)?;
@@ -30,11 +32,12 @@ pub fn killed<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
 
 /// Each party is frozen for a while: only requests to a frozen gateway or service wait.
 ///
-/// Guard: as for [`killed`].
+/// Guard: `shared/kds/src/client.rs`, `keep`: a zone whose stream was ended, because its replica is
+/// frozen, opens another one.
 pub fn paused<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
     each(lab, |lab, party, traffic| {
         lab.pause(party)?;
-        traffic.await_answers(ANSWERS, PATIENCE)?;
+        traffic.await_answers(LONG, PATIENCE)?;
         lab.resume(party)
     })
 }

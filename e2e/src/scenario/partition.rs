@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
+use xtask::wait::{Look, until};
 
 use crate::{
     backend::{Backend, Cut},
@@ -55,18 +56,26 @@ fn catches_up<B: Backend>(lab: &mut Lab<B>, how: Cut, name: &str) -> Result<()> 
     traffic.finish().map(drop)
 }
 
-/// A partition of which only one side knows: nothing arrives at the zone, or nothing from it.
-/// Neither disturbs requests, and the zone is in sync after it.
+/// A partition of which only one side knows: nothing arrives at the zone, or nothing from it. The
+/// zone finds a connection dead of which it hears no more; neither way disturbs requests, and the
+/// zone is in sync after it.
 ///
 /// Guard: `shared/kds/src/client.rs`, `heartbeat`, and the keep-alive of `dial.rs`.
 pub fn one_way<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
     let (zone, global) = (Party::zone("west"), Party::Balancer);
     let traffic =
         lab.traffic(&lab.backend.zones(), &[BASE.to_owned(), "one".to_owned(), "two".to_owned()])?;
+    let before = ended_streams(lab, "west");
     lab.partition_one_way(&global, &zone, Cut::BlackHole)?;
     lab.apply(&resource::route("one"))?;
     lab.await_change_of("east", "one")?;
     lab.await_change_of("west", BASE)?;
+    let start = Instant::now();
+    until("the end of the zone's dead streams", PATIENCE, || {
+        let ended = ended_streams(lab, "west") - before;
+        Ok(if ended >= 2 { Look::Done(()) } else { Look::NotYet(format!("{ended} ended")) })
+    })?;
+    lab.figure("west found its connection dead", start.elapsed());
     lab.heal()?;
     lab.await_change("one")?;
     lab.partition_one_way(&zone, &global, Cut::BlackHole)?;
@@ -81,7 +90,8 @@ pub fn one_way<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
 /// 250 ms each way and a tenth of everything lost between a zone and the global: changes arrive,
 /// the connection holds.
 ///
-/// Guard: none of its own; it would show timeouts that are too short for a bad network.
+/// Guard: the times in `shared/kds/src/client.rs` (`HEARTBEAT_TIMEOUT`) and `dial.rs`
+/// (`CONNECT_TIMEOUT`, `PING_TIMEOUT`): long enough for a bad network.
 pub fn a_bad_network<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
     if let Some(why) = lab.backend.cannot_shape() {
         lab.skip(&why);
@@ -92,20 +102,20 @@ pub fn a_bad_network<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
     let traffic = lab.traffic(&lab.backend.zones(), &changes)?;
     lab.delay(&zone, &global, Duration::from_millis(250))?;
     lab.loss(&zone, &global, 0.1)?;
-    let before = ended_streams(lab);
+    let before = ended_streams(lab, "east");
     for change in &changes[1..] {
         let start = Instant::now();
         lab.apply(&resource::route(change))?;
         lab.await_change(change)?;
         lab.figure("a change over a bad network", start.elapsed());
     }
-    let after = ended_streams(lab);
+    let after = ended_streams(lab, "east");
     ensure!(before == after, "streams ended: {before} before, {after} after");
     lab.heal()?;
     lab.await_sync()?;
     traffic.finish().map(drop)
 }
 
-fn ended_streams<B: Backend>(lab: &Lab<B>) -> usize {
-    lab.backend.log(&Party::zone("east")).matches("stream to the global ended").count()
+fn ended_streams<B: Backend>(lab: &Lab<B>, zone: &str) -> usize {
+    lab.backend.log(&Party::zone(zone)).matches("stream to the global ended").count()
 }

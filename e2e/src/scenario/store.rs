@@ -73,8 +73,8 @@ pub fn postgres_killed<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
     traffic.finish().map(drop)
 }
 
-/// A replica is cut off from Postgres: its writes fail with 503, its zones and reads go on, and it
-/// catches up.
+/// A replica is cut off from Postgres by a black hole: its writes fail with 503, its zones and reads
+/// go on, and it catches up.
 ///
 /// Guard: `shared/store/src/postgres/mod.rs`, `call_timeout`: bounds for networks that swallow
 /// packets.
@@ -82,13 +82,68 @@ pub fn a_replica_without_postgres<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
     let changes: Vec<_> = [BASE, "elsewhere"].map(str::to_owned).to_vec();
     let traffic = lab.traffic(&lab.backend.zones(), &changes)?;
     let lonely = Party::Global(1);
-    lab.partition(&lonely, &Party::Postgres, Cut::Reset)?;
-    let answer = lab.put(&lonely, &resource::extra_route("extra-lonely", "/lonely"))?;
-    ensure!(answer.status == 503, "{lonely} answers {}: {}", answer.status, answer.body);
+    lab.partition(&lonely, &Party::Postgres, Cut::BlackHole)?;
+    // Whoever asks may have less patience than the replica: then it asks again.
+    until("a 503 without Postgres", PATIENCE, || {
+        let answer = lab.put(&lonely, &resource::extra_route("extra-lonely", "/lonely"));
+        match answer {
+            Ok(answer) if answer.status == 503 => Ok(Look::Done(())),
+            Ok(answer) => bail!("{lonely} answers {}: {}", answer.status, answer.body),
+            Err(error) => Ok(Look::NotYet(format!("{error:#}"))),
+        }
+    })?;
     lab.items(&lonely, "meshgatewayroutes")?;
     crate::lab::succeeded(&lab.put(&Party::Global(2), &resource::route("elsewhere"))?)?;
     lab.heal()?;
     lab.await_change("elsewhere").context("after it was healed")?;
     lab.await_sync()?;
     traffic.finish().map(drop)
+}
+
+/// The globals come back with an empty database: the zones say so, keep what they have and serve
+/// it. When the globals have their database again, everything goes on.
+///
+/// Guard: `shared/kds/src/client.rs`, `hold_off`: nothing is taken from a global of another
+/// installation.
+pub fn an_empty_database<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
+    let zones = lab.backend.zones();
+    let changes = [BASE, "restored"].map(str::to_owned);
+    let traffic = lab.traffic(&zones, &changes)?;
+    let copies = |lab: &Lab<B>, zone: &str| lab.items(&Party::zone(zone), "meshgatewayroutes");
+    let before = zones.iter().map(|zone| copies(lab, zone)).collect::<Result<Vec<_>>>()?;
+    stop_globals(lab)?;
+    lab.backend.empty_database()?;
+    start_globals(lab)?;
+    for (zone, before) in zones.iter().zip(&before) {
+        until(&format!("word of {zone} that this is another global"), PATIENCE, || {
+            let log = lab.backend.log(&Party::zone(zone));
+            Ok(match log.contains("the global is of another installation") {
+                true => Look::Done(()),
+                false => Look::NotYet("nothing".to_owned()),
+            })
+        })?;
+        let after = copies(lab, zone)?;
+        ensure!(after == *before, "the routes of {zone} became {after:?}");
+    }
+    traffic.await_answers(20, PATIENCE)?;
+    traffic.check()?;
+    stop_globals(lab)?;
+    lab.backend.restore_database()?;
+    start_globals(lab)?;
+    lab.await_sync()?;
+    lab.apply(&resource::route("restored"))?;
+    lab.await_change("restored")?;
+    traffic.finish().map(drop)
+}
+
+fn stop_globals<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
+    [1, 2].into_iter().try_for_each(|replica| lab.stop(&Party::Global(replica)))
+}
+
+/// The first one makes the schema.
+fn start_globals<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
+    [1, 2].into_iter().try_for_each(|replica| {
+        lab.start_again(&Party::Global(replica))?;
+        lab.await_ready(&Party::Global(replica))
+    })
 }

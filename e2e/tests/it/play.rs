@@ -48,6 +48,7 @@ macro_rules! play_on {
             alone::a_gateway_starts_alone,
             store::postgres_killed,
             store::a_replica_without_postgres,
+            store::an_empty_database,
             all_at_once::stopped_and_started,
             all_at_once::killed_and_started,
             zones::a_third_zone,

@@ -1,6 +1,8 @@
 //! What users see of a global and its zones.
 
-use crate::control_plane::{ControlPlane, Ports};
+use std::{fs, process::Command};
+
+use crate::control_plane::{ControlPlane, Ports, program};
 
 const ROUTE: &str = r#"{"type":"MeshGatewayRoute","mesh":"default","name":"r",
 "selectors":[{"match":{"kuma.io/service":"edge"}}],
@@ -67,4 +69,47 @@ fn two_zones_with_one_name_are_told() {
     let mut second = zone("second");
     second.until("word of the other one", |z| z.log().contains("two control planes use zone name"));
     assert!(first.is_running() && second.is_running());
+}
+
+#[test]
+fn a_zone_goes_over_to_another_installation_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (global_ports, zone_ports) = (Ports::free(), Ports::free());
+    let mut global = ControlPlane::global(folder.path(), global_ports);
+    global.until_ready();
+    let start_zone = |address: &str, ca: &std::path::Path| {
+        ControlPlane::zone("east", "east", folder.path(), zone_ports, address, ca)
+    };
+    let (address, ca) = (global.kds_address(), global.certificate());
+    let mut zone = start_zone(&address, &ca);
+    zone.until_ready();
+    assert_eq!(global.send("PUT", "/meshes/default/meshgatewayroutes/r", ROUTE).0, 201);
+    zone.until("route", |z| routes(z) == 1);
+
+    // At the same place, with the same certificate, but without the database.
+    global.kill();
+    for entry in fs::read_dir(&global.folder).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.to_str().unwrap().contains("kuma-cp.") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let mut global = ControlPlane::global(folder.path(), global_ports);
+    global.until_ready();
+    let words = ["the global is of another installation", "accept-global"];
+    zone.until("word of it", |z| {
+        z.log().lines().any(|line| words.iter().all(|word| line.contains(word)))
+    });
+    assert_eq!(routes(&zone), 1);
+    zone.kill();
+    let accepted = Command::new(program("sunbear-zone"))
+        .arg("accept-global")
+        .env("KUMA_GENERAL_WORK_DIR", &zone.folder)
+        .env("KUMA_MULTIZONE_ZONE_NAME", "east")
+        .output()
+        .unwrap();
+    assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
+    let mut zone = start_zone(&address, &ca);
+    zone.until_ready();
+    zone.until("the other global's state", |z| routes(z) == 0);
 }

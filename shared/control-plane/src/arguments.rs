@@ -41,6 +41,7 @@ impl Arguments {
             .about(about)
             .after_help(pointer)
             .mut_subcommand("run", |run| run.after_long_help(reference::text(mode)))
+            .mut_subcommand("accept-global", |command| command.hide(mode == Mode::Global))
     }
 }
 
@@ -68,6 +69,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: SecretsAction,
     },
+    /// Let a zone go over to another installation and exit: at its next start it takes everything
+    /// from whichever global answers, in place of what it has. With SQLite the control plane must
+    /// not run meanwhile.
+    AcceptGlobal,
 }
 
 /// What to do with the configuration.

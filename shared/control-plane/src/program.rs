@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use sunbear_runtime::{
-    config::{ControlPlaneConfig, Loaded, ProcessEnvironment, reference},
+    config::{ControlPlaneConfig, Loaded, Mode, ProcessEnvironment, reference},
     telemetry, tls,
 };
 use tracing::{error, info};
@@ -69,6 +69,15 @@ where
         Command::Migrate { .. } => runtime.block_on(async {
             storage::open(&store).await?.close().await;
             info!("schema is up to date");
+            Ok(true)
+        }),
+        Command::AcceptGlobal if C::MODE == Mode::Global => {
+            eprintln!("{name}: a global has no global; run this with sunbear-zone");
+            return ExitCode::from(MISCONFIGURED);
+        }
+        Command::AcceptGlobal => runtime.block_on(async {
+            storage::forget_installation(&store).await?;
+            info!("the next global is accepted, of whichever installation it is");
             Ok(true)
         }),
         Command::Secrets { action: SecretsAction::Rotate } => runtime.block_on(async {

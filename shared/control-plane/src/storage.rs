@@ -3,14 +3,16 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use sunbear_api::defaults::CLUSTER_ID;
+use sunbear_model::{Kind, ResourceKey};
 use sunbear_runtime::{
     config::{self, SecretKeys, StoreKind},
     readiness::Readiness,
     tasks::Tasks,
 };
 use sunbear_store::{
-    Lease, Postgres, PostgresOptions, PostgresTls, Retention, Rotated, SecretCipher, Sqlite, Store,
-    World, WorldOptions, WorldState,
+    Batch, BatchMode, Change, ChangeError, Lease, Postgres, PostgresOptions, PostgresTls,
+    Retention, Rotated, SecretCipher, Sqlite, Store, World, WorldOptions, WorldState,
 };
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +65,28 @@ pub(crate) async fn rotate_secrets(settings: &config::Store) -> Result<Rotated> 
             Ok(rotated?)
         }
     }
+}
+
+/// Removes the id by which a zone knows the installation that it belongs to.
+pub(crate) async fn forget_installation(settings: &config::Store) -> Result<()> {
+    let store = open(settings).await?;
+    let batch = Batch {
+        changes: vec![Change::delete(ResourceKey::new(Kind::CONFIG, "", CLUSTER_ID))],
+        author: "mesh-system:control-plane".to_owned(),
+        reason: "another installation is accepted".to_owned(),
+        mode: BatchMode::Independent,
+        at: OffsetDateTime::now_utc(),
+    };
+    let committed = store.commit(batch).await;
+    store.close().await;
+    for result in committed?.results {
+        match result {
+            // There is none.
+            Ok(_) | Err(ChangeError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The keys that secrets are encrypted with, as configured.

@@ -2,14 +2,21 @@
 //! restarted by itself (`spec/kds.md` 1).
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use prometheus::core::Collector;
-use sunbear_proto::kuma::mesh::v1alpha1::{
-    ZoneHealthCheckRequest, global_kds_service_client::GlobalKdsServiceClient,
-    kds_sync_service_client::KdsSyncServiceClient,
+use sunbear_model::Kind;
+use sunbear_proto::{
+    envoy::service::discovery::v3::DeltaDiscoveryResponse,
+    kuma::mesh::v1alpha1::{
+        ZoneHealthCheckRequest, global_kds_service_client::GlobalKdsServiceClient,
+        kds_sync_service_client::KdsSyncServiceClient,
+    },
 };
 use sunbear_store::World;
 use tokio::sync::{Notify, mpsc, watch};
@@ -21,13 +28,14 @@ use tonic::{
     metadata::{Ascii, MetadataValue},
     transport::Channel,
 };
-use tracing::{Instrument as _, debug, info, info_span, warn};
+use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
 pub use crate::dial::{DialError, GlobalAddress, Trust};
 use crate::{
     CLIENT_ID, FEATURE_HASH_SUFFIX, FEATURE_PING_HEALTH, FEATURES,
     admin::{self, Clusters, EnvoyAdmin, Messages, Stats, XdsConfigs},
     dial,
+    installation::{self, Introduction, Stranger},
     mapping::{Encoder, Peer, Role},
     metrics,
     node::{Identity, PeerNode},
@@ -91,6 +99,8 @@ pub struct ZoneKds {
     state: watch::Sender<Connection>,
     /// The connection is dead although streams look alive.
     reset: Notify,
+    /// The global is of another installation, and held off.
+    held_off: AtomicBool,
     /// Since when the global's news have not come; none while they do.
     stale_since: Mutex<Option<Instant>>,
 }
@@ -106,6 +116,7 @@ impl ZoneKds {
             channel,
             state: watch::Sender::default(),
             reset: Notify::new(),
+            held_off: AtomicBool::new(false),
             stale_since: Mutex::new(Some(Instant::now())),
         }))
     }
@@ -113,6 +124,11 @@ impl ZoneKds {
     /// The state of the connection.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.state.subscribe()
+    }
+
+    /// Whether the global is of another installation than the zone, and nothing is taken from it.
+    pub fn is_held_off(&self) -> bool {
+        self.held_off.load(Ordering::Relaxed)
     }
 
     /// How long the global's news have not come.
@@ -327,7 +343,11 @@ impl ZoneKds {
     async fn receive_inner(&self, cancelled: &CancellationToken) -> Result<Status, Status> {
         let (tx, rx) = mpsc::channel(QUEUE);
         let mut receiver = Receiver::new(Side::Zone, self.config.identity.clone());
-        for subscription in receiver.subscriptions() {
+        // Who it is comes first.
+        let is_config = |type_url: &str| type_url == Kind::CONFIG.name();
+        let (introduction, mut others): (Vec<_>, Vec<_>) =
+            receiver.subscriptions().into_iter().partition(|s| is_config(&s.type_url));
+        for subscription in introduction {
             let _ = tx.send(subscription).await;
         }
         let request = self.request(ReceiverStream::new(rx))?;
@@ -347,13 +367,34 @@ impl ZoneKds {
                     return Ok(Status::deadline_exceeded("no complete first state in time"));
                 }
             };
+            if is_config(&response.type_url) {
+                let first = !others.is_empty();
+                match installation::read(&response, &self.world.snapshot(), first) {
+                    Introduction::Own => self.held_off.store(false, Ordering::Relaxed),
+                    Introduction::Stranger(stranger) => {
+                        let reason = [stranger.to_string()];
+                        let refusal =
+                            receiver.answer(&response.type_url, &response.nonce, &reason, false);
+                        let _ = tx.send(refusal).await;
+                        return self.hold_off(stranger, inbound).await;
+                    }
+                    Introduction::Silent => {
+                        return Ok(Status::unavailable(
+                            "the global does not say which installation it is",
+                        ));
+                    }
+                }
+            }
             let answer =
                 transport::apply(&mut receiver, response, &self.world, "global", cancelled).await;
             let Some(answer) = answer else {
                 return Ok(Status::cancelled("stopping"));
             };
-            if tx.send(answer).await.is_err() {
-                return Ok(Status::unavailable("the global closed the stream"));
+            // They are not more than the queue takes.
+            for request in [answer].into_iter().chain(others.drain(..)) {
+                if tx.send(request).await.is_err() {
+                    return Ok(Status::unavailable("the global closed the stream"));
+                }
             }
             if !complete && receiver.has_all_first_responses() {
                 complete = true;
@@ -362,6 +403,28 @@ impl ZoneKds {
                 self.state.send_modify(|s| s.hydrated = true);
             }
         }
+    }
+
+    /// Takes nothing of this global until its stream ends. It stays, so that the global knows that
+    /// the zone is there.
+    async fn hold_off(
+        &self,
+        stranger: Stranger,
+        mut inbound: tonic::Streaming<DeltaDiscoveryResponse>,
+    ) -> Result<Status, Status> {
+        error!(
+            global = %self.config.global,
+            known = stranger.known,
+            offered = stranger.offered,
+            advice = "give the global its database again; if the zone shall go over to this global, \
+                      and lose what it has: stop it, run `sunbear-zone accept-global`, start it",
+            "the global is of another installation, nothing is taken from it"
+        );
+        self.held_off.store(true, Ordering::Relaxed);
+        while let Some(message) = inbound.next().await {
+            message?;
+        }
+        Ok(Status::unavailable("the global ended the stream"))
     }
 
     async fn send(&self) -> Status {

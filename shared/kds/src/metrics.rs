@@ -103,6 +103,7 @@ pub(crate) struct OfZone {
     kds: Weak<ZoneKds>,
     connected: IntGaugeVec,
     staleness: Gauge,
+    held_off: IntGauge,
 }
 
 impl OfZone {
@@ -117,11 +118,15 @@ impl OfZone {
                 "sunbear_config_staleness_seconds",
                 "How long the zone has been without its global's news; 0 while it has them",
             )?,
+            held_off: IntGauge::new(
+                "sunbear_kds_global_held_off",
+                "1 while the global is of another installation and nothing is taken from it",
+            )?,
         })
     }
 
-    fn parts(&self) -> [&dyn Collector; 2] {
-        [&self.connected, &self.staleness]
+    fn parts(&self) -> [&dyn Collector; 3] {
+        [&self.connected, &self.staleness, &self.held_off]
     }
 }
 
@@ -140,6 +145,7 @@ impl Collector for OfZone {
                 self.connected.with_label_values(&[direction]).set(i64::from(open));
             }
             self.staleness.set(kds.staleness().as_secs_f64());
+            self.held_off.set(i64::from(kds.is_held_off()));
         }
         self.parts().into_iter().flat_map(Collector::collect).collect()
     }

@@ -1,7 +1,7 @@
 //! Who holds which stream of which zone; two control planes that fight for one name.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -10,24 +10,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sunbear_proto::kuma::system::v1alpha1::ZoneInsight;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::warn;
 
 use super::{Caller, GlobalKds, lock};
-use crate::FEATURE_PING_HEALTH;
+use crate::{FEATURE_PING_HEALTH, zone_insight};
 
-/// Take-overs of a zone's name within a minute after which two control planes are told apart.
-const TAKEOVERS: usize = 3;
+/// How often a control plane may take over a zone's name within this time while another one has it.
+/// One that was refused stays so until it has not asked for as long.
+const TAKEOVERS: usize = 2;
 const TAKEOVER_WINDOW: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(super) struct ZoneEntry {
     pub(super) last_heartbeat: Option<Instant>,
     pub(super) streams: HashMap<&'static str, LiveStream>,
-    takeovers: VecDeque<Instant>,
-    /// Who held the name before the take-overs began.
-    first_holder: Option<String>,
+    /// Instances that were told that another one has the name, and when.
+    refused: HashMap<String, Instant>,
 }
 
 pub(super) struct LiveStream {
@@ -70,10 +72,11 @@ impl GlobalKds {
         let id = next_id();
         let end = self.cancelled.child_token();
         let reason = Arc::new(Mutex::new(None));
+        let insight = self.insights.current(&caller.zone);
         let mut registry = lock(&self.registry);
         let entry = registry.entry(caller.zone.clone()).or_default();
         entry.last_heartbeat.get_or_insert_with(Instant::now);
-        entry.claim(caller)?;
+        entry.claim(caller, &insight, &self.config.instance_id)?;
         if let Some(old) = entry.streams.insert(
             direction,
             LiveStream {
@@ -101,6 +104,15 @@ impl GlobalKds {
         })
     }
 
+    /// Ends what a zone has here: it is connected elsewhere.
+    pub(super) fn end_streams(&self, zone: &str, message: &str) {
+        let registry = lock(&self.registry);
+        for stream in registry.get(zone).into_iter().flat_map(|entry| entry.streams.values()) {
+            lock(&stream.reason).get_or_insert_with(|| Status::unavailable(message));
+            stream.end.cancel();
+        }
+    }
+
     /// A stream that announced heartbeats ends when they stop.
     pub(super) async fn heartbeat_lost(&self, zone: &str, features: &BTreeSet<String>) {
         if !features.contains(FEATURE_PING_HEALTH) || self.config.health_timeout.is_zero() {
@@ -121,33 +133,55 @@ impl GlobalKds {
 }
 
 impl ZoneEntry {
-    fn claim(&mut self, caller: &Caller) -> Result<(), Status> {
+    /// Refuses a control plane that fights with another one for the zone's name, here or at another
+    /// replica.
+    fn claim(
+        &mut self,
+        caller: &Caller,
+        insight: &ZoneInsight,
+        replica: &str,
+    ) -> Result<(), Status> {
         let Some(instance) = &caller.instance else { return Ok(()) };
-        let rival = self
-            .streams
-            .values()
-            .find(|s| s.instance.as_ref().is_some_and(|i| i != instance) && !s.end.is_cancelled());
-        let Some(rival) = rival else { return Ok(()) };
-        let rival_instance = rival.instance.clone();
-        while self.takeovers.front().is_some_and(|t| t.elapsed() > TAKEOVER_WINDOW) {
-            self.takeovers.pop_front();
-        }
-        if self.takeovers.is_empty() {
-            self.first_holder.clone_from(&rival_instance);
-        }
-        if self.takeovers.len() >= TAKEOVERS && self.first_holder.as_ref() != Some(instance) {
+        let Some((rival, shown)) = self.rival(instance, insight, replica) else { return Ok(()) };
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let was_refused =
+            self.refused.get(instance).is_some_and(|last| last.elapsed() <= TAKEOVER_WINDOW);
+        if was_refused
+            || zone_insight::takeovers(insight, instance, rival, now, TAKEOVER_WINDOW) >= TAKEOVERS
+        {
             let message = format!(
-                "two control planes use zone name {:?}: {} holds it, {} is refused; \
+                "two control planes use zone name {:?}: {shown} holds it, {} is refused; \
                  give one of them another name",
                 caller.zone,
-                show(rival.address, rival_instance.as_deref()),
                 show(caller.address, Some(instance)),
             );
             warn!(zone = caller.zone, "{message}");
+            self.refused.retain(|_, last| last.elapsed() <= TAKEOVER_WINDOW);
+            self.refused.insert(instance.clone(), Instant::now());
             return Err(Status::failed_precondition(message));
         }
-        self.takeovers.push_back(Instant::now());
         Ok(())
+    }
+
+    /// Another control plane that is connected under this name, and how to call it.
+    fn rival<'a>(
+        &'a self,
+        instance: &str,
+        insight: &'a ZoneInsight,
+        replica: &str,
+    ) -> Option<(&'a str, String)> {
+        let here =
+            self.streams.values().filter(|stream| !stream.end.is_cancelled()).find_map(|s| {
+                let other = s.instance.as_deref().filter(|other| *other != instance)?;
+                Some((other, show(s.address, Some(other))))
+            });
+        here.or_else(|| {
+            let last = insight.subscriptions.last()?;
+            let other = last.zone_instance_id.as_str();
+            let elsewhere = last.disconnect_time.is_none() && last.global_instance_id != replica;
+            (elsewhere && other != instance)
+                .then(|| (other, format!("{other} at replica {}", last.global_instance_id)))
+        })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     receiver::{Receiver, Side},
     sender::Seen,
     transport::{self, Observer, Outlet, QUEUE},
-    zone_insight::ZoneStream,
+    zone_insight::{self, ZoneStream},
 };
 
 #[tonic::async_trait]
@@ -233,8 +233,22 @@ impl Observer for ZoneObserver<'_> {
     }
 
     fn changed(&mut self, snapshot: &Snapshot, key: &ResourceKey) -> Result<(), Status> {
-        if key.kind == Kind::ZONE && *key.name == *self.caller.zone && snapshot.get(key).is_none() {
+        if *key.name != *self.caller.zone {
+            return Ok(());
+        }
+        if key.kind == Kind::ZONE && snapshot.get(key).is_none() {
             return Err(Status::unavailable("the zone was deleted"));
+        }
+        if key.kind == Kind::ZONE_INSIGHT
+            && let Some(insight) = snapshot.get(key).and_then(|r| r.as_zone_insight())
+            && let Some(newer) = zone_insight::taken_over(insight, self.id)
+        {
+            let message = format!(
+                "another connection of zone {:?}, from {} at replica {}, took over",
+                self.caller.zone, newer.zone_instance_id, newer.global_instance_id
+            );
+            self.kds.end_streams(&self.caller.zone, &message);
+            return Err(Status::unavailable(message));
         }
         Ok(())
     }

@@ -72,10 +72,14 @@ pub(crate) struct Global {
 
 impl Global {
     pub(crate) async fn start(world: World, port: u16) -> Self {
+        Self::replica("global-1", world, port).await
+    }
+
+    async fn replica(instance: &str, world: World, port: u16) -> Self {
         let kds = GlobalKds::new(
             world.clone(),
             ServerConfig {
-                instance_id: "global-1".to_owned(),
+                instance_id: instance.to_owned(),
                 version: "2.14.3".to_owned(),
                 max_message: 10 << 20,
                 health_interval: Duration::from_secs(10),
@@ -440,6 +444,18 @@ async fn acknowledgements_without_a_node_are_fine_and_the_newest_stream_wins() {
 #[tokio::test]
 async fn two_control_planes_with_one_zone_name_are_told_apart() {
     let global = Global::start(world().await, 0).await;
+    are_told_apart(&global, &global).await;
+}
+
+#[tokio::test]
+async fn replicas_tell_two_control_planes_with_one_zone_name_apart() {
+    let global = Global::start(world().await, 0).await;
+    let replica = Global::replica("global-2", global.world.clone(), 0).await;
+    are_told_apart(&global, &replica).await;
+}
+
+/// The first connects to one replica, the second to the other, which may be the same.
+async fn are_told_apart(global: &Global, replica: &Global) {
     let mesh = ResourceKey::new(Kind::MESH, "", "default");
     write(&global.world, vec![labelled(mesh, Spec::from_wire(Kind::MESH, Vec::new()), &[])]).await;
     let (one, other) = (world().await, world().await);
@@ -456,7 +472,7 @@ async fn two_control_planes_with_one_zone_name_are_told_apart() {
     let hashed = sunbear_model::name::hashed("default", "edge-gw-1", &["east"]);
     until(&global.world, "dataplane", |w| find(w, Kind::DATAPLANE, "default", &hashed).is_some())
         .await;
-    let (_second, _stop_second) = global.zone(&other, "east", "second");
+    let (_second, _stop_second) = replica.zone(&other, "east", "second");
     // However they alternate, it ends with the first holding the name, and with its objects.
     until(&other, "mesh in the second at least once", |w| w.snapshot().mesh("default").is_some())
         .await;
