@@ -2,12 +2,13 @@
 //! own programs. Faults of the network are made in the containers' network namespaces, so this
 //! needs root, on the machine that the engine runs on.
 
+pub mod misfits;
 mod third_zone;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::{self, Command},
     time::Duration,
@@ -66,8 +67,8 @@ impl Backend for Containers {
     fn start(timeline: &Timeline) -> Result<Self> {
         let tag = env::var(TAG).with_context(|| format!("{TAG} is not set"))?;
         let engine = Engine::find_or_start()?;
-        let [api_port, east, west] = free_ports()?;
-        let [east_net, west_net] = free_networks(&engine)?;
+        let [api_port, east, west] = engine::free_ports()?;
+        let [east_net, west_net] = engine.free_networks()?;
         let mut this = Self {
             project: format!("sunbear-e2e-{}-{api_port}", process::id()),
             environment: vec![
@@ -89,7 +90,8 @@ impl Backend for Containers {
             folder: tempfile::Builder::new().prefix("sunbear-e2e-").tempdir()?,
         };
         engine::output(this.compose(&["up", "-d"])?)?;
-        this.token = this.administrator()?;
+        let token = this.in_ctl(&["cat", "/secrets/admin/token"]);
+        this.token = token.context("the token that `init` made for the administrator")?;
         timeline.note(format!("everything was started, as project {}", this.project));
         Ok(this)
     }
@@ -163,7 +165,14 @@ impl Backend for Containers {
     }
 
     fn pause(&mut self, party: &Party) -> Result<()> {
-        self.docker(&["pause", &self.container(party)?]).map(drop)
+        let container = self.container(party)?;
+        // The kernel may fail to freeze processes that are busy.
+        until(&format!("{party} frozen"), PATIENCE, || {
+            Ok(match self.docker(&["pause", &container]) {
+                Ok(_) => Look::Done(()),
+                Err(error) => Look::NotYet(format!("{error:#}")),
+            })
+        })
     }
 
     fn resume(&mut self, party: &Party) -> Result<()> {
@@ -296,10 +305,21 @@ impl Containers {
         self.engine.ask(arguments)
     }
 
-    /// The token that `init` made for the administrator.
-    fn administrator(&self) -> Result<String> {
-        let arguments = ["run", "--rm", "-T", "--entrypoint", "cat", "ctl", "/secrets/admin/token"];
-        engine::output(self.compose(&arguments)?).context("the administrator's token")
+    /// Takes a further Compose file, if it is not known yet.
+    fn add_file(&mut self, file: &Path) -> Result<()> {
+        let file = path(file)?;
+        if !self.further.contains(&file) {
+            self.further.push(file);
+        }
+        Ok(())
+    }
+
+    /// What a program says in a container of the administrator.
+    fn in_ctl(&self, program: &[&str]) -> Result<String> {
+        let [program, arguments @ ..] = program else { bail!("no program") };
+        let mut all = vec!["run", "--rm", "-T", "--entrypoint", program, "ctl"];
+        all.extend(arguments);
+        engine::output(self.compose(&all)?)
     }
 
     /// The id of a party's container, running or not.
@@ -389,8 +409,8 @@ impl Containers {
 
     fn sql(&self, statement: &str) -> Result<()> {
         let postgres = self.container(&Party::Postgres)?;
-        let psql =
-            ["exec", &postgres, "psql", "-h", "127.0.0.1", "-U", "sunbear", "-d", "postgres"];
+        // By the socket, where no password is asked for.
+        let psql = ["exec", &postgres, "psql", "-U", "sunbear", "-d", "postgres"];
         self.docker(&[&psql[..], &["-c", statement]].concat()).map(drop)
     }
 
@@ -412,35 +432,6 @@ impl Drop for Containers {
     }
 }
 
-fn free_ports() -> Result<[u16; 3]> {
-    let listeners = [
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
-    ];
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
-}
-
-/// The beginnings of two networks that the engine has not given away.
-fn free_networks(engine: &Engine) -> Result<[String; 2]> {
-    let ids = engine.ask(&["network", "ls", "--quiet"])?;
-    let mut arguments =
-        vec!["network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}"];
-    arguments.extend(ids.lines());
-    let taken = engine.ask(&arguments)?;
-    let is_free = |net: &String| {
-        !taken.split_whitespace().any(|subnet| subnet.starts_with(&format!("{net}.")))
-    };
-    let start = process::id();
-    let mut nets = (0..240)
-        .map(|step| format!("10.233.{}", start.wrapping_add(step) % 240 + 10))
-        .filter(is_free);
-    match (nets.next(), nets.next()) {
-        (Some(east), Some(west)) => Ok([east, west]),
-        _ => bail!("no free networks in 10.233.0.0/16"),
-    }
+fn path(file: &Path) -> Result<String> {
+    Ok(file.to_str().context("a path that is not UTF-8")?.to_owned())
 }

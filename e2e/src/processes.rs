@@ -218,7 +218,13 @@ impl Backend for Processes {
                 self.balancer_paused = true;
                 self.for_balancer(|network, a, b| network.cut(a, b, Cut::BlackHole));
             }
-            party => self.running.get(party).with_context(|| gone(party))?.pause(),
+            party => {
+                self.running.get(party).with_context(|| gone(party))?.pause();
+                // A balancer that finds a replica silent ends its connections.
+                if matches!(party, Party::Global(_)) {
+                    self.network.cut(&Party::Balancer, party, Cut::Reset);
+                }
+            }
         }
         Ok(())
     }
@@ -230,7 +236,12 @@ impl Backend for Processes {
                 self.balancer_paused = false;
                 self.network.heal();
             }
-            party => self.running.get(party).with_context(|| gone(party))?.resume(),
+            party => {
+                self.running.get(party).with_context(|| gone(party))?.resume();
+                if matches!(party, Party::Global(_)) {
+                    self.network.heal();
+                }
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::symlink,
     path::PathBuf,
     process::{self, Command, Stdio},
@@ -106,8 +106,8 @@ struct Stack {
 
 impl Stack {
     fn new(engine: Engine, tag: &str) -> Result<Self> {
-        let [api, east, west] = free_ports()?;
-        let [east_net, west_net] = free_networks(&engine)?;
+        let [api, east, west] = engine::free_ports()?;
+        let [east_net, west_net] = engine.free_networks()?;
         let environment = vec![
             ("SUNBEAR_TAG", tag.to_owned()),
             ("SUNBEAR_API_PORT", api.to_string()),
@@ -278,58 +278,6 @@ impl Stack {
     }
 }
 
-/// Ports of 127.0.0.1 that nobody listens on.
-fn free_ports() -> Result<[u16; 3]> {
-    let listeners = [0; 3].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener
-            .as_ref()
-            .map_err(|error| anyhow::anyhow!("no free port: {error}"))?
-            .local_addr()?
-            .port();
-    }
-    Ok(ports)
-}
-
-/// The beginnings of two networks that the engine has not given away.
-fn free_networks(engine: &Engine) -> Result<[String; 2]> {
-    let ids = engine.ask(&["network", "ls", "--quiet"])?;
-    let mut arguments =
-        vec!["network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}"];
-    arguments.extend(ids.lines());
-    let taken = engine.ask(&arguments)?;
-    choose_networks(&taken, process::id())
-}
-
-/// Begins anywhere, so that two who choose at the same time rarely meet.
-fn choose_networks(taken: &str, seed: u32) -> Result<[String; 2]> {
-    let taken: Vec<_> = taken.split_whitespace().collect();
-    let free = |net: &String| !taken.iter().any(|subnet| subnet.starts_with(&format!("{net}.")));
-    let mut nets = (0..240)
-        .map(|step| format!("10.232.{}", (seed.wrapping_add(step) % 240) + 10))
-        .filter(free);
-    match (nets.next(), nets.next()) {
-        (Some(east), Some(west)) => Ok([east, west]),
-        _ => bail!("no free networks in 10.232.0.0/16"),
-    }
-}
-
 fn say(what: &str) {
     println!("ok  {what}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks_that_are_taken_are_passed_over() {
-        let taken = "172.17.0.0/16 \n10.232.10.0/24 10.232.12.0/24";
-        assert_eq!(choose_networks(taken, 0).unwrap(), ["10.232.11", "10.232.13"]);
-        // 10.232.1 is not the beginning of 10.232.10.
-        assert_eq!(choose_networks("10.232.100.0/24", 0).unwrap(), ["10.232.10", "10.232.11"]);
-        let all: String = (0..250).map(|n| format!("10.232.{n}.0/24 ")).collect();
-        assert!(choose_networks(&all, 7).is_err());
-    }
 }

@@ -4,9 +4,10 @@ use std::{
     env,
     ffi::OsString,
     fs::{self, OpenOptions},
+    net::{Ipv4Addr, TcpListener},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
     time::Duration,
 };
 
@@ -137,6 +138,43 @@ impl Engine {
     pub fn has_image(&self, name: &str) -> bool {
         succeeds(self.docker(&["image", "inspect", name]))
     }
+
+    /// The beginnings of two networks that the engine has not given away.
+    pub fn free_networks(&self) -> Result<[String; 2]> {
+        let ids = self.ask(&["network", "ls", "--quiet"])?;
+        let mut arguments =
+            vec!["network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}"];
+        arguments.extend(ids.lines());
+        let taken = self.ask(&arguments)?;
+        choose_networks(&taken, process::id())
+    }
+}
+
+/// Ports of 127.0.0.1 that nobody listens on.
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let listeners = [0; N].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("no free port: {error}"))?
+            .local_addr()?
+            .port();
+    }
+    Ok(ports)
+}
+
+/// Begins anywhere, so that two who choose at the same time rarely meet.
+fn choose_networks(taken: &str, seed: u32) -> Result<[String; 2]> {
+    let taken: Vec<_> = taken.split_whitespace().collect();
+    let free = |net: &String| !taken.iter().any(|subnet| subnet.starts_with(&format!("{net}.")));
+    let mut nets = (0..240)
+        .map(|step| format!("10.232.{}", (seed.wrapping_add(step) % 240) + 10))
+        .filter(free);
+    match (nets.next(), nets.next()) {
+        (Some(east), Some(west)) => Ok([east, west]),
+        _ => bail!("no free networks in 10.232.0.0/16"),
+    }
 }
 
 /// The standard output; an error with what it says on stderr if it fails.
@@ -236,4 +274,19 @@ fn mount_cgroups() -> Result<()> {
     let mut command = Command::new("mount");
     command.args(["-t", "cgroup2", "none", CGROUPS]);
     project::run(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_that_are_taken_are_passed_over() {
+        let taken = "172.17.0.0/16 \n10.232.10.0/24 10.232.12.0/24";
+        assert_eq!(choose_networks(taken, 0).unwrap(), ["10.232.11", "10.232.13"]);
+        // 10.232.1 is not the beginning of 10.232.10.
+        assert_eq!(choose_networks("10.232.100.0/24", 0).unwrap(), ["10.232.10", "10.232.11"]);
+        let all: String = (0..250).map(|n| format!("10.232.{n}.0/24 ")).collect();
+        assert!(choose_networks(&all, 7).is_err());
+    }
 }

@@ -3,7 +3,7 @@
 //! the certificate, by answering to the name of `zone-east` in a network of its own. Its tokens are
 //! its own.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -54,7 +54,7 @@ impl Containers {
         self.await_ready(&Party::gateway(zone))
     }
 
-    fn up(&self, parties: &[Party]) -> Result<()> {
+    pub(super) fn up(&self, parties: &[Party]) -> Result<()> {
         let names: Vec<_> = parties.iter().map(Party::to_string).collect();
         let mut arguments = vec!["up", "-d", "--no-deps", "--no-recreate"];
         arguments.extend(names.iter().map(String::as_str));
@@ -64,11 +64,7 @@ impl Containers {
     fn write_file(&mut self, zone: &str, zone_token: &str, proxy_token: &str) -> Result<()> {
         let file = self.folder.path().join(format!("{zone}.yml"));
         fs::write(&file, compose_file(zone, zone_token, proxy_token))?;
-        let file = path(&file)?;
-        if !self.further.contains(&file) {
-            self.further.push(file);
-        }
-        Ok(())
+        self.add_file(&file)
     }
 
     fn send(&self, party: &Party, request: Request) -> Result<Answer> {
@@ -78,7 +74,12 @@ impl Containers {
         request::send_tls(api.address, "control-plane", &request)
     }
 
-    fn post(&self, party: &Party, path: &str, body: &serde_json::Value) -> Result<String> {
+    pub(super) fn post(
+        &self,
+        party: &Party,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<String> {
         let request = Request::new("POST", "localhost", path).json(body.to_string());
         let answer = self.send(party, request)?;
         succeeded(&answer).with_context(|| format!("POST {path} at {party}"))?;
@@ -102,10 +103,6 @@ impl Containers {
         let request = Request::new("PUT", "localhost", &path).json(dataplane.to_string());
         succeeded(&self.send(&Party::zone(zone), request)?)
     }
-}
-
-fn path(file: &Path) -> Result<String> {
-    Ok(file.to_str().context("a path that is not UTF-8")?.to_owned())
 }
 
 /// As the services of `docker-compose.yml`, which cannot be extended from another file in a way that
