@@ -179,7 +179,7 @@ fn is_said_and_mended(lab: &mut Lab<Containers>, fault: Fault) -> Result<()> {
 /// told, the first keeps the name and what it has on the global. When the first goes, the second
 /// takes its place.
 ///
-/// Guard: `shared/kds/src/server.rs`, `claim`, and `zone_insight.rs`: replicas know of each other's
+/// Guard: `shared/kds/src/server/registry.rs`, `claim`, and `zone_insight.rs`: replicas know of each other's
 /// zones.
 pub fn with_anothers_name(lab: &mut Lab<Containers>) -> Result<()> {
     let traffic = lab.base_traffic()?;
