@@ -109,7 +109,7 @@ pub(crate) struct RunArgs {
     /// off, error, warn, info, debug or trace [env: SUNBEAR_DP_LOG_LEVEL] [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
-    /// Envoy's log level [env: KUMA_DATAPLANE_RUNTIME_ENVOY_LOG_LEVEL] [default: as --log-level]
+    /// Envoy's log level; at debug and trace Envoy logs the proxy's token [env: KUMA_DATAPLANE_RUNTIME_ENVOY_LOG_LEVEL] [default: as --log-level, at most info]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) envoy_log_level: Option<String>,
     /// Envoy's --component-log-level [env: KUMA_DATAPLANE_RUNTIME_ENVOY_COMPONENT_LOG_LEVEL]

@@ -207,7 +207,11 @@ impl Settings {
         }
         let envoy_log_level = env
             .or_flag(&args.envoy_log_level, "KUMA_DATAPLANE_RUNTIME_ENVOY_LOG_LEVEL")
-            .unwrap_or_else(|| log_level.clone());
+            .unwrap_or_else(|| match log_level.as_str() {
+                // At these, Envoy logs the headers of its requests, with the proxy's token.
+                "debug" | "trace" => "info".to_owned(),
+                level => level.to_owned(),
+            });
         let in_kubernetes = env.get("POD_NAME").is_some();
         Ok(Settings {
             control_plane: control_plane_settings(args, &env)?,

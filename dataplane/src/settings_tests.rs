@@ -50,6 +50,19 @@ fn flags_win_over_ours_over_kumas() {
 }
 
 #[test]
+fn envoy_logs_tokens_only_if_it_is_told_to() {
+    let level = |flag: &str, variables: &[(&str, &str)]| {
+        let args = RunArgs { log_level: Some(flag.to_owned()), ..inline(GATEWAY) };
+        resolve(args, variables).unwrap().envoy.log_level
+    };
+    assert_eq!(level("debug", &[]), "info");
+    assert_eq!(level("trace", &[]), "info");
+    assert_eq!(level("warn", &[]), "warn");
+    let told = [("KUMA_DATAPLANE_RUNTIME_ENVOY_LOG_LEVEL", "debug")];
+    assert_eq!(level("warn", &told), "debug");
+}
+
+#[test]
 fn the_transport_variant_chooses_the_feature() {
     let name = "KUMA_DATAPLANE_RUNTIME_ENVOY_XDS_TRANSPORT_PROTOCOL_VARIANT";
     let has_delta = |value: &str| {
