@@ -227,10 +227,11 @@ impl ResourceSet {
         self.by_type[index] = Arc::clone(&other.by_type[index]);
     }
 
-    /// Is everything of a type one and the same in both sets, without looking at the resources?
-    pub(crate) fn shares(&self, other: &ResourceSet, resource_type: ResourceType) -> bool {
+    /// Is everything of a type one and the same in both sets, what is to be kept too, without
+    /// looking at the resources? If not, they may still be equal.
+    pub fn shares(&self, other: &ResourceSet, resource_type: ResourceType) -> bool {
         let index = resource_type as usize;
-        Arc::ptr_eq(&self.by_type[index], &other.by_type[index])
+        Arc::ptr_eq(&self.by_type[index], &other.by_type[index]) && self.kept == other.kept
     }
 
     /// The resource of a name.

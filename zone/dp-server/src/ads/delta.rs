@@ -262,11 +262,16 @@ impl Machine for Stream {
         let lane = self.lanes.entry(resource_type).or_default();
 
         let mut answer = Answer::None;
+        // An ACK alone changes nothing of what there is to send.
+        let mut stale = first
+            || !request.resource_names_subscribe.is_empty()
+            || !request.resource_names_unsubscribe.is_empty();
         let nonce = &request.response_nonce;
         if let Some(sent) = lane.pace.answered(nonce).or_else(|| lane.pace.answered_late(nonce)) {
             if let Some(error) = &request.error_detail {
                 lane.on_nack(sent, &error.message);
                 lane.pace.resting_until = Some(now + self.settings.nack_backoff);
+                stale = true;
                 answer = Answer::Nack { resource_type, message: clipped(&error.message) };
             } else {
                 lane.on_ack(sent);
@@ -321,7 +326,9 @@ impl Machine for Stream {
                 }
             }
         }
-        self.refresh(resource_type);
+        if stale {
+            self.refresh(resource_type);
+        }
         if first && resource_type == ResourceType::Endpoint {
             let clusters = std::mem::take(&mut self.early_clusters);
             self.force_endpoints(&clusters);
@@ -331,9 +338,12 @@ impl Machine for Stream {
     }
 
     fn set_resources(&mut self, now: Instant, set: Arc<ResourceSet>) {
-        self.set = Some(set);
+        let old = self.set.replace(Arc::clone(&set));
         for resource_type in ResourceType::ALL {
-            self.refresh(resource_type);
+            // Lanes are up to date with the set before, so only what differs is looked at.
+            if old.as_ref().is_none_or(|old| !set.shares(old, resource_type)) {
+                self.refresh(resource_type);
+            }
         }
         self.note_held_removals(now);
     }
