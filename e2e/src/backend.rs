@@ -70,9 +70,6 @@ pub trait Backend: Sized {
     /// Loses that part of what is sent between two parties; TCP sends it again.
     fn loss(&mut self, a: &Party, b: &Party, loss: f64) -> Result<()>;
 
-    /// Why delay and loss cannot be made here, if they cannot.
-    fn cannot_shape(&self) -> Option<String>;
-
     /// Ends all cuts, delays and losses.
     fn heal(&mut self) -> Result<()>;
 

@@ -2,11 +2,12 @@
 //! own programs. Faults of the network are made in the containers' network namespaces, so this
 //! needs root, on the machine that the engine runs on.
 
+mod detour;
 pub mod misfits;
 mod third_zone;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     env, fs,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
@@ -22,9 +23,12 @@ use xtask::{
     wait::{Look, until},
 };
 
+use detour::Detour;
+
 use crate::{
     backend::{Api, Backend, Cut},
     lab::PATIENCE,
+    network::Network,
     party::Party,
     request::{is_postgres_ready, send_tls},
     timeline::Timeline,
@@ -55,8 +59,9 @@ pub struct Containers {
     further: Vec<String>,
     token: String,
     zones: BTreeSet<String>,
-    /// Delay and loss by who sends to whom.
-    shapes: BTreeMap<(Party, Party), (Duration, f64)>,
+    /// What is slow or loses something goes through this.
+    network: Network,
+    detours: Vec<Detour>,
     down: BTreeSet<Party>,
     published: [(&'static str, u16); 2],
     api_port: u16,
@@ -83,7 +88,8 @@ impl Backend for Containers {
             further: Vec::new(),
             token: String::new(),
             zones: ["east", "west"].map(str::to_owned).into(),
-            shapes: BTreeMap::new(),
+            network: Network::new()?,
+            detours: Vec::new(),
             down: BTreeSet::new(),
             published: [("east", east), ("west", west)],
             api_port,
@@ -194,22 +200,16 @@ impl Backend for Containers {
     }
 
     fn delay(&mut self, a: &Party, b: &Party, delay: Duration) -> Result<()> {
-        self.shape(a, b, |shape| shape.0 = delay)
+        self.around(a, b)?.delay(a, b, delay);
+        Ok(())
     }
 
     fn loss(&mut self, a: &Party, b: &Party, loss: f64) -> Result<()> {
-        self.shape(a, b, |shape| shape.1 = loss)
-    }
-
-    fn cannot_shape(&self) -> Option<String> {
-        // On an interface that nobody needs.
-        let rule = ["tc", "qdisc", "replace", "dev", "lo", "root", "netem", "delay", "0ms"];
-        let error = self.in_namespace(&Party::zone("east"), &rule).err()?;
-        Some(format!("{error:#}"))
+        self.around(a, b)?.loss(a, b, loss);
+        Ok(())
     }
 
     fn heal(&mut self) -> Result<()> {
-        let shaped = !std::mem::take(&mut self.shapes).is_empty();
         let zones = self.zones();
         let mut all = vec![Party::Postgres, Party::Global(1), Party::Global(2), Party::Balancer];
         all.extend(zones.iter().flat_map(|zone| Party::of_zone(zone)));
@@ -219,16 +219,8 @@ impl Backend for Containers {
                 continue;
             }
             self.in_namespace(&party, &["iptables", "-w", "-F", "OUTPUT"])?;
-            if !shaped {
-                continue;
-            }
-            for interface in self.interfaces(&party)? {
-                // An error means that there was none.
-                let _ =
-                    self.in_namespace(&party, &["tc", "qdisc", "del", "dev", &interface, "root"]);
-            }
         }
-        Ok(())
+        self.straighten()
     }
 
     fn add_zone(&mut self, zone: &str) -> Result<()> {
@@ -364,47 +356,6 @@ impl Containers {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.namespace(party)?, "--net"]).args(arguments);
         engine::output(command).with_context(|| format!("{} at {party}", arguments.join(" ")))
-    }
-
-    fn interfaces(&self, party: &Party) -> Result<Vec<String>> {
-        let text = self.in_namespace(party, &["ip", "-o", "link", "show"])?;
-        let names = text.lines().filter_map(|line| line.split(": ").nth(1));
-        let names = names.map(|name| name.split('@').next().unwrap_or(name).to_owned());
-        Ok(names.filter(|name| name != "lo").collect())
-    }
-
-    /// A rule of netem for what `a` sends into the network where `b` is. What `b` sends is left
-    /// alone, since others depend on it: so the delay is made twice as long.
-    fn shape(
-        &mut self,
-        a: &Party,
-        b: &Party,
-        change: impl FnOnce(&mut (Duration, f64)),
-    ) -> Result<()> {
-        let shape = self.shapes.entry((a.clone(), b.clone())).or_default();
-        change(shape);
-        let delay = format!("{}ms", 2 * shape.0.as_millis());
-        let loss = format!("{:.2}%", shape.1 * 100.0);
-        let rule = ["delay", &delay, "loss", &loss];
-        let mut shaped = false;
-        for peer in self.addresses(b)? {
-            let route = self.in_namespace(a, &["ip", "-o", "route", "get", &peer.to_string()])?;
-            let mut words = route.split_whitespace();
-            // Behind a gateway it is in another network.
-            if words.clone().any(|word| word == "via") {
-                continue;
-            }
-            let device = words.find(|w| *w == "dev").and_then(|_| words.next());
-            let device = device.with_context(|| format!("no way from {a} to {b}"))?;
-            let mut arguments = vec!["tc", "qdisc", "replace", "dev", device, "root", "netem"];
-            arguments.extend(rule);
-            self.in_namespace(a, &arguments)?;
-            shaped = true;
-        }
-        if !shaped {
-            bail!("{a} and {b} share no network");
-        }
-        Ok(())
     }
 
     fn sql(&self, statement: &str) -> Result<()> {

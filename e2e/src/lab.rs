@@ -92,13 +92,6 @@ impl<B: Backend> Lab<B> {
         eprintln!("{text}");
     }
 
-    /// Says that a scenario cannot be played here.
-    #[expect(clippy::print_stderr, reason = "what is skipped must be seen")]
-    pub fn skip(&self, why: &str) {
-        self.timeline.note(format!("SKIPPED: {why}"));
-        eprintln!("SKIPPED: {why}");
-    }
-
     /// Puts everything into the state that scenarios begin with: all parties run, no fault, the
     /// base route alone, and both gateways answer by it.
     pub fn baseline(&mut self) -> Result<()> {

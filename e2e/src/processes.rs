@@ -258,10 +258,6 @@ impl Backend for Processes {
         self.connected(a, b, self.network.loss(a, b, loss))
     }
 
-    fn cannot_shape(&self) -> Option<String> {
-        None
-    }
-
     fn heal(&mut self) -> Result<()> {
         self.network.heal();
         self.balancer_paused = false;

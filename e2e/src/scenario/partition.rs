@@ -97,10 +97,6 @@ pub fn one_way<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
 /// Guard: the times in `shared/kds/src/client.rs` (`HEARTBEAT_TIMEOUT`) and `dial.rs`
 /// (`CONNECT_TIMEOUT`, `PING_TIMEOUT`): long enough for a bad network.
 pub fn a_bad_network<B: Backend>(lab: &mut Lab<B>) -> Result<()> {
-    if let Some(why) = lab.backend.cannot_shape() {
-        lab.skip(&why);
-        return Ok(());
-    }
     let (zone, global) = (Party::zone("east"), Party::Balancer);
     let names = (1..=SLOW_CHANGES).map(|n| format!("slow-{n}"));
     let changes: Vec<_> = [BASE.to_owned()].into_iter().chain(names).collect();

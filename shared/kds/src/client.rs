@@ -29,6 +29,7 @@ use tonic::{
     transport::Channel,
 };
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
+use uuid::Uuid;
 
 pub use crate::dial::{DialError, GlobalAddress, Trust};
 use crate::{
@@ -40,8 +41,10 @@ use crate::{
     metrics,
     node::{Identity, PeerNode},
     receiver::{Receiver, Side},
+    sender::Seen,
     server::INSTANCE_HEADER,
     transport::{self, Observer, Outlet, QUEUE, SharedEncoder},
+    zone_insight::ZoneInsights,
 };
 
 /// Longest wait between two tries of a stream: a global that returns is found within five seconds.
@@ -52,6 +55,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const HEALTHY: Duration = Duration::from_secs(30);
 /// A stream without all of its first responses after this time is opened anew.
 const FIRST_RESPONSES: Duration = Duration::from_secs(30);
+/// How often the zone's own ZoneInsight is written when counters moved; as on the global.
+const INSIGHT_INTERVAL: Duration = Duration::from_secs(10);
 /// Heartbeats until the global says how often, and how long one may take.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,6 +100,8 @@ pub struct ZoneKds {
     world: World,
     encoder: SharedEncoder,
     config: ClientConfig,
+    /// What the zone itself tells of its connection.
+    insights: ZoneInsights,
     channel: Channel,
     state: watch::Sender<Connection>,
     /// The connection is dead although streams look alive.
@@ -111,6 +118,11 @@ impl ZoneKds {
         let channel = dial::channel(&config.global, &config.trust)?;
         Ok(Arc::new(Self {
             encoder: Arc::new(Encoder::new(Role::Zone(config.zone.clone()))),
+            insights: ZoneInsights::new(
+                world.clone(),
+                config.identity.instance_id.clone(),
+                INSIGHT_INTERVAL,
+            ),
             world,
             config,
             channel,
@@ -155,6 +167,8 @@ impl ZoneKds {
             up.instrument(info_span!("zone_to_global")),
             self.heartbeat(&cancelled),
             self.answer_questions(&cancelled),
+            // The last one, so that it hears of the end of the streams.
+            self.insights.run(cancelled.clone()),
         );
     }
 
@@ -439,6 +453,7 @@ impl ZoneKds {
         let inbound = self.client().zone_to_global_sync(request).await?.into_inner();
         info!(global = %self.config.global, "sending to the global");
         self.state.send_modify(|s| s.sending = true);
+        let mut observer = GlobalObserver { kds: self, id: Uuid::new_v4().to_string() };
         let status = transport::run_sender(
             inbound,
             Outlet::Client(tx),
@@ -446,7 +461,7 @@ impl ZoneKds {
             &self.encoder,
             &self.config.zone,
             self.config.max_message,
-            &mut GlobalObserver,
+            &mut observer,
         )
         .await;
         Ok(status)
@@ -491,11 +506,32 @@ impl ZoneKds {
     }
 }
 
-struct GlobalObserver;
+/// Counts for the zone's own ZoneInsight what goes to the global. There the two instances change
+/// places, as in Kuma: the one that sends is called the global's.
+struct GlobalObserver<'a> {
+    kds: &'a ZoneKds,
+    id: String,
+}
 
-impl Observer for GlobalObserver {
+impl Observer for GlobalObserver<'_> {
     fn first_request(&mut self, node: &PeerNode) -> Result<Peer, Status> {
+        let ClientConfig { zone, identity, .. } = &self.kds.config;
+        self.kds.insights.subscribed(zone, &self.id, node, &identity.version, false);
         Ok(Peer { name: "global".to_owned(), features: node.features.clone() })
+    }
+
+    fn sent(&mut self, type_url: &str) {
+        self.kds.insights.sent(&self.kds.config.zone, &self.id, type_url);
+    }
+
+    fn answered(&mut self, type_url: &str, seen: Seen) {
+        self.kds.insights.answered(&self.kds.config.zone, &self.id, type_url, seen);
+    }
+}
+
+impl Drop for GlobalObserver<'_> {
+    fn drop(&mut self) {
+        self.kds.insights.disconnected(&self.kds.config.zone, &self.id);
     }
 }
 

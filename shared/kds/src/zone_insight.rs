@@ -1,5 +1,6 @@
-//! What the global knows of its zones' connections, kept in memory and flushed to ZoneInsight
-//! objects when something changed (`spec/kds.md` 5).
+//! What a control plane knows of zones' connections, kept in memory and flushed to ZoneInsight
+//! objects when something changed (`spec/kds.md` 5). The global counts what it sends to its zones, a
+//! zone what it sends to its global.
 //!
 //! Replicas of a global write the same objects. Each speaks for the connections to itself and leaves
 //! the others' as they are stored; the order of the stored connections is that of their commits, so
@@ -25,7 +26,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::{AUTHOR, node::PeerNode};
+use crate::{AUTHOR, node::PeerNode, sender::Seen};
 
 /// Subscriptions kept per zone, newest last.
 const SUBSCRIPTION_LIMIT: usize = 10;
@@ -52,7 +53,7 @@ struct State {
     dirty: bool,
 }
 
-/// The tracker; one per global instance.
+/// The tracker; one per instance of a control plane.
 pub struct ZoneInsights {
     world: World,
     instance_id: String,
@@ -151,7 +152,7 @@ impl ZoneInsights {
     }
 
     /// Counts one response or answer of a subscription.
-    pub fn count(&self, zone: &str, id: &str, type_url: &str, add: impl Fn(&mut KdsServiceStats)) {
+    fn count(&self, zone: &str, id: &str, type_url: &str, add: impl Fn(&mut KdsServiceStats)) {
         let now = timestamp(OffsetDateTime::now_utc());
         self.update(zone, |insight| {
             if let Some(s) = insight.subscriptions.iter_mut().rev().find(|s| s.id == id) {
@@ -161,6 +162,20 @@ impl ZoneInsights {
                 add(status.stat.entry(type_url.to_owned()).or_default());
             }
         });
+    }
+
+    /// A response went out.
+    pub fn sent(&self, zone: &str, id: &str, type_url: &str) {
+        self.count(zone, id, type_url, |stats| stats.responses_sent += 1);
+    }
+
+    /// A request came; answers to responses are counted.
+    pub fn answered(&self, zone: &str, id: &str, type_url: &str, seen: Seen) {
+        match seen {
+            Seen::Ack => self.count(zone, id, type_url, |stats| stats.responses_acknowledged += 1),
+            Seen::Nack => self.count(zone, id, type_url, |stats| stats.responses_rejected += 1),
+            Seen::Subscribed | Seen::Stale => {}
+        }
     }
 
     /// A subscription ended.

@@ -214,22 +214,12 @@ impl Observer for ZoneObserver<'_> {
 
     fn sent(&mut self, type_url: &str) {
         self.kds.counters.sent(type_url);
-        self.kds.insights.count(&self.caller.zone, self.id, type_url, |s| s.responses_sent += 1);
+        self.kds.insights.sent(&self.caller.zone, self.id, type_url);
     }
 
     fn answered(&mut self, type_url: &str, seen: Seen) {
         self.kds.counters.answered(type_url, seen);
-        match seen {
-            Seen::Ack => self
-                .kds
-                .insights
-                .count(&self.caller.zone, self.id, type_url, |s| s.responses_acknowledged += 1),
-            Seen::Nack => self
-                .kds
-                .insights
-                .count(&self.caller.zone, self.id, type_url, |s| s.responses_rejected += 1),
-            Seen::Subscribed | Seen::Stale => {}
-        }
+        self.kds.insights.answered(&self.caller.zone, self.id, type_url, seen);
     }
 
     fn changed(&mut self, snapshot: &Snapshot, key: &ResourceKey) -> Result<(), Status> {

@@ -21,7 +21,7 @@ use sunbear_proto::{
             kds_sync_service_client::KdsSyncServiceClient,
             mesh_gateway::{Conf, Listener, listener::Protocol},
         },
-        system::v1alpha1::Secret,
+        system::v1alpha1::{KdsServiceStats, Secret, Zone},
     },
 };
 use sunbear_store::{
@@ -294,6 +294,44 @@ async fn a_zone_cut_off_catches_up_and_a_reconnect_in_sync_writes_nothing() {
     let mut connection = kds.connection();
     tokio::time::timeout(PATIENCE, connection.wait_for(|c| c.hydrated)).await.unwrap().unwrap();
     assert_eq!(east.snapshot().revision, revision);
+}
+
+#[tokio::test]
+async fn a_zone_tells_of_its_own_connection() {
+    let global = Global::start(world().await, 0).await;
+    let east = world().await;
+    let own = ResourceKey::new(Kind::ZONE, "", "east");
+    let spec = Spec::from_message(Kind::ZONE, &Zone { enabled: Some(true) });
+    write(&east, vec![Change::put(own, spec, BTreeMap::new())]).await;
+    let subscriptions = |w: &World| {
+        let insight = find(w, Kind::ZONE_INSIGHT, "", "east")?;
+        Some(insight.as_zone_insight()?.subscriptions.clone())
+    };
+    let (_, stop) = global.zone(&east, "east", "east-1");
+    // Of each type that a zone sends, one response.
+    until(&east, "all first responses counted", |w| {
+        subscriptions(w).is_some_and(|all| {
+            let status = all[0].status.clone().unwrap_or_default();
+            let done = |s: &KdsServiceStats| s.responses_sent == 1 && s.responses_acknowledged == 1;
+            let total = status.total.unwrap_or_default();
+            status.stat.contains_key("Dataplane")
+                && status.stat.values().all(done)
+                && total.responses_sent == status.stat.len() as u64
+        })
+    })
+    .await;
+    let open = &subscriptions(&east).unwrap()[0];
+    // As Kuma names them: the sending instance is the global's.
+    assert_eq!(open.global_instance_id, "east-1");
+    assert_eq!(open.zone_instance_id, "global-1");
+    assert!(open.disconnect_time.is_none());
+
+    stop.cancel();
+    until(&east, "the connection's end", |w| {
+        subscriptions(w).is_some_and(|all| all[0].disconnect_time.is_some())
+    })
+    .await;
+    assert!(find(&global.world, Kind::ZONE_INSIGHT, "", "east").is_some(), "the global's own");
 }
 
 #[tokio::test]
