@@ -111,7 +111,32 @@ impl<B: Backend> Lab<B> {
             }
         }
         self.await_sync()?;
-        self.await_change(BASE)
+        self.await_change(BASE)?;
+        self.await_one_envoy();
+        Ok(())
+    }
+
+    /// Waits until no gateway is about to pass from one Envoy to another, as it does after it started
+    /// from its sealed configuration: connections that arrive in that moment may be reset. If one
+    /// takes too long, the timeline says so.
+    fn await_one_envoy(&self) {
+        for zone in self.backend.zones() {
+            let gateway = Party::gateway(&zone);
+            let passed = until(&format!("one Envoy of {gateway}"), PATIENCE, || {
+                let log = self.backend.log(&gateway);
+                let last = &log[log.rfind("Envoy serves").unwrap_or(0)..];
+                let live = last.lines().next().is_some_and(|line| line.contains("source=Live"));
+                let drains = last.contains("draining Envoy")
+                    && !last.contains("the retired Envoy has ended");
+                Ok(match live && !drains {
+                    true => Look::Done(()),
+                    false => Look::NotYet("it is between two".to_owned()),
+                })
+            });
+            if let Err(error) = passed {
+                self.timeline.note(format!("{error:#}"));
+            }
+        }
     }
 
     // Resources.

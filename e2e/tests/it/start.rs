@@ -103,10 +103,9 @@ fn wrong_settings_are_named_and_end_the_start() {
         let own = folder.path().join(index.to_string());
         let (code, said) = refused(refusal.program, &own, refusal.settings);
         assert_eq!(code, refusal.code, "{said}");
-        let last = said.trim_end().lines().next_back().unwrap();
-        for word in refusal.words {
-            assert!(last.contains(word), "{word} in {last}");
-        }
+        // Tasks that were starting may log after it.
+        let line = said.lines().find(|line| refusal.words.iter().all(|w| line.contains(w)));
+        assert!(line.is_some(), "{:?} in one line of {said}", refusal.words);
     }
 }
 

@@ -197,7 +197,8 @@ impl Machines {
         path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
         let user = match self.user {
             Some((user, group)) => {
-                format!("setpriv --reuid={user} --regid={group} --clear-groups")
+                // Files of the home of whoever runs this are not Postgres' to read.
+                format!("env HOME=/ setpriv --reuid={user} --regid={group} --clear-groups")
             }
             None => "env".to_owned(),
         };
