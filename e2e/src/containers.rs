@@ -220,7 +220,8 @@ impl Backend for Containers {
             }
             self.in_namespace(&party, &["iptables", "-w", "-F", "OUTPUT"])?;
         }
-        self.straighten()
+        self.straighten();
+        Ok(())
     }
 
     fn add_zone(&mut self, zone: &str) -> Result<()> {

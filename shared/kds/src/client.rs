@@ -118,7 +118,7 @@ impl ZoneKds {
         let channel = dial::channel(&config.global, &config.trust)?;
         Ok(Arc::new(Self {
             encoder: Arc::new(Encoder::new(Role::Zone(config.zone.clone()))),
-            insights: ZoneInsights::new(
+            insights: ZoneInsights::of_zone(
                 world.clone(),
                 config.identity.instance_id.clone(),
                 INSIGHT_INTERVAL,
@@ -453,7 +453,7 @@ impl ZoneKds {
         let inbound = self.client().zone_to_global_sync(request).await?.into_inner();
         info!(global = %self.config.global, "sending to the global");
         self.state.send_modify(|s| s.sending = true);
-        let mut observer = GlobalObserver { kds: self, id: Uuid::new_v4().to_string() };
+        let mut observer = GlobalObserver { kds: self, id: None };
         let status = transport::run_sender(
             inbound,
             Outlet::Client(tx),
@@ -506,32 +506,39 @@ impl ZoneKds {
     }
 }
 
-/// Counts for the zone's own ZoneInsight what goes to the global. There the two instances change
-/// places, as in Kuma: the one that sends is called the global's.
+/// Counts for the zone's own ZoneInsight what goes to the global.
 struct GlobalObserver<'a> {
     kds: &'a ZoneKds,
-    id: String,
+    /// Of the subscription, from the first request on.
+    id: Option<String>,
 }
 
 impl Observer for GlobalObserver<'_> {
     fn first_request(&mut self, node: &PeerNode) -> Result<Peer, Status> {
         let ClientConfig { zone, identity, .. } = &self.kds.config;
-        self.kds.insights.subscribed(zone, &self.id, node, &identity.version, false);
+        let id = self.id.insert(Uuid::new_v4().to_string());
+        self.kds.insights.subscribed(zone, id, node, &identity.version, false);
         Ok(Peer { name: "global".to_owned(), features: node.features.clone() })
     }
 
     fn sent(&mut self, type_url: &str) {
-        self.kds.insights.sent(&self.kds.config.zone, &self.id, type_url);
+        if let Some(id) = &self.id {
+            self.kds.insights.sent(&self.kds.config.zone, id, type_url);
+        }
     }
 
     fn answered(&mut self, type_url: &str, seen: Seen) {
-        self.kds.insights.answered(&self.kds.config.zone, &self.id, type_url, seen);
+        if let Some(id) = &self.id {
+            self.kds.insights.answered(&self.kds.config.zone, id, type_url, seen);
+        }
     }
 }
 
 impl Drop for GlobalObserver<'_> {
     fn drop(&mut self) {
-        self.kds.insights.disconnected(&self.kds.config.zone, &self.id);
+        if let Some(id) = &self.id {
+            self.kds.insights.disconnected(&self.kds.config.zone, id);
+        }
     }
 }
 

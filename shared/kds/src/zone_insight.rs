@@ -57,6 +57,8 @@ struct State {
 pub struct ZoneInsights {
     world: World,
     instance_id: String,
+    /// This control plane is the zone's end of the connections.
+    on_zone: bool,
     zones: Mutex<BTreeMap<String, State>>,
     flush_now: Notify,
     interval: Duration,
@@ -69,10 +71,16 @@ impl ZoneInsights {
         Self {
             world,
             instance_id: instance_id.into(),
+            on_zone: false,
             zones: Mutex::default(),
             flush_now: Notify::new(),
             interval,
         }
+    }
+
+    /// The tracker of a zone, which knows of its own connection alone.
+    pub fn of_zone(world: World, instance_id: impl Into<String>, interval: Duration) -> Self {
+        Self { on_zone: true, ..Self::new(world, instance_id, interval) }
     }
 
     fn update(&self, zone: &str, change: impl FnOnce(&mut ZoneInsight)) {
@@ -112,7 +120,8 @@ impl ZoneInsights {
         self.flush_now.notify_one();
     }
 
-    /// The first request of a `GlobalToZoneSync` stream came; earlier open subscriptions end.
+    /// The first request came of a stream on which this end sends resources; earlier open
+    /// subscriptions end.
     pub fn subscribed(
         &self,
         zone: &str,
@@ -126,14 +135,16 @@ impl ZoneInsights {
         if let Some(cp) = &mut version.kuma_cp {
             cp.kuma_cp_global_compatible = crate::node::compatible(&cp.version, our_version);
         }
+        let (own, others) = (self.instance_id.clone(), peer.instance_id.clone());
+        let (global, of_zone) = if self.on_zone { (others, own) } else { (own, others) };
         self.update(zone, |insight| {
             for open in &mut insight.subscriptions {
                 open.disconnect_time.get_or_insert(now);
             }
             insight.subscriptions.push(KdsSubscription {
                 id: id.to_owned(),
-                global_instance_id: self.instance_id.clone(),
-                zone_instance_id: peer.instance_id.clone(),
+                global_instance_id: global,
+                zone_instance_id: of_zone,
                 connect_time: Some(now),
                 status: Some(KdsSubscriptionStatus {
                     last_update_time: Some(now),

@@ -321,9 +321,8 @@ async fn a_zone_tells_of_its_own_connection() {
     })
     .await;
     let open = &subscriptions(&east).unwrap()[0];
-    // As Kuma names them: the sending instance is the global's.
-    assert_eq!(open.global_instance_id, "east-1");
-    assert_eq!(open.zone_instance_id, "global-1");
+    assert_eq!(open.global_instance_id, "global-1");
+    assert_eq!(open.zone_instance_id, "east-1");
     assert!(open.disconnect_time.is_none());
 
     stop.cancel();

@@ -371,6 +371,7 @@ impl Machine for Stream {
             && let Some(name) = lane.singly.pop_front()
         {
             batch.part = true;
+            lane.removed.remove(&name);
             if set.get(resource_type, &name).is_some() && lane.covers(&name) {
                 names.insert(name);
             } else {
