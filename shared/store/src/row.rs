@@ -24,7 +24,7 @@ use crate::{
 pub(crate) const LOAD: &str = "\
     SELECT s.head, r.uid, r.type, r.mesh, r.name, r.version, r.revision, CAST(r.labels AS text), \
     r.spec, r.status, r.owner_uid, r.created_at, r.modified_at \
-    FROM (SELECT coalesce(max(revision), 0) AS head FROM changes) s \
+    FROM (SELECT (SELECT coalesce(max(revision), 0) FROM changes) AS head) s \
     LEFT JOIN resources r ON 1 = 1";
 
 /// The newest revision.

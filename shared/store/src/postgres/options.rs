@@ -46,6 +46,13 @@ pub enum PostgresTls {
     },
 }
 
+/// How statements are planned. A connection keeps its plans, and those that it made while the tables
+/// were small would read them whole until the server next counts their rows, a minute or more after
+/// a database is filled. All that we ask for has an index, and a write asks for few rows, so neither
+/// the size of a table nor a parameter makes another plan better.
+const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off; \
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+
 impl PostgresOptions {
     /// Settings for this database. A host that begins with `/` is the folder of a Unix socket.
     pub fn new(host: &str, port: u16, user: &str, password: &str, database: &str) -> Self {
@@ -106,7 +113,7 @@ impl PostgresOptions {
     pub(super) fn pool(&self) -> PgPoolOptions {
         let settings = format!(
             "SET statement_timeout = {0}; SET lock_timeout = {0}; \
-             SET idle_in_transaction_session_timeout = {0}",
+             SET idle_in_transaction_session_timeout = {0}; {PLANS}",
             self.statement_timeout.as_millis()
         );
         PgPoolOptions::new()

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use sunbear_store::{
     BatchMode, ChangeError, Changes, Expect, Gate, Hooks, Outcome, Postgres, PostgresOptions,
     RevisionSource, Store, StoreError, World, WorldOptions, WorldState, testing::TestPostgres,
@@ -17,7 +17,7 @@ use sunbear_store::{
 use tokio::sync::Semaphore;
 
 use crate::fixture::{
-    all, batch, gateway, mesh, now, one, owned, put, put_if, sorted, stored, until,
+    all, batch, delete, gateway, mesh, now, one, owned, put, put_if, sorted, stored, until,
 };
 
 async fn database() -> Option<(Arc<TestPostgres>, String)> {
@@ -274,6 +274,57 @@ async fn how_long_a_write_takes() {
         times.sort();
         println!("{name}: median {:?}, 99th of 100 {:?}", times[150], times[297]);
     }
+}
+
+/// Plans are made while there is hardly a row, and kept. They must not become slow as rows come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_reads_a_whole_table() {
+    const WRITES: usize = 50;
+    let Some((_server, url)) = database().await else { return };
+    let owner = mesh("m");
+    let store = open(&url).await;
+    one(&store, put(&owner, "x")).await.unwrap();
+    store.close().await;
+    let before = whole_reads(&url).await;
+
+    let store = open(&url).await;
+    let (a, b) = (gateway("m", "a"), gateway("m", "b"));
+    for i in 0..WRITES {
+        let created = gateway("m", &format!("g{i}"));
+        all(&store, [owned(&created, "x", &owner)]).await;
+        all(&store, [put(&a, &i.to_string())]).await;
+        // Groups of several callers.
+        let wishes = [&created, &b].map(|key| {
+            store.commit(batch(BatchMode::AllOrNothing, [put(key, &format!("group {i}"))]))
+        });
+        for answer in futures_util::future::join_all(wishes).await {
+            answer.unwrap();
+        }
+        all(&store, [delete(&created)]).await;
+        let Changes::Rows(rows) = store.changes_since(1, 10).await.unwrap() else {
+            panic!("nothing was compacted")
+        };
+        assert!(!rows.is_empty());
+        store.history(&a, 3).await.unwrap();
+    }
+    store.close().await;
+    assert_eq!(whole_reads(&url).await, before);
+}
+
+/// How often somebody has read a whole table of resources or of the log. Sessions have reported what
+/// they did when they have ended.
+async fn whole_reads(url: &str) -> Vec<(String, i64)> {
+    let watch = PgPoolOptions::new().max_connections(1).connect(url).await.unwrap();
+    until("the end of other sessions", async || {
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+            AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        let n: i64 = sqlx::query_scalar(others).fetch_one(&watch).await.unwrap();
+        (n == 0).then_some(())
+    })
+    .await;
+    let reads = "SELECT relname::text, seq_scan FROM pg_stat_user_tables \
+        WHERE relname IN ('resources', 'changes') ORDER BY relname";
+    sqlx::query_as(reads).fetch_all(&watch).await.unwrap()
 }
 
 /// Callers who wait for a commit are served by one transaction, and each gets its own answer: what
