@@ -32,6 +32,7 @@ where
     C: ControlPlaneConfig,
     R: Future<Output = Result<bool>>,
 {
+    use_small_pages();
     let arguments = Arguments::read(C::MODE);
     let name = format!("sunbear-{}", C::MODE.as_str());
     let command = arguments.command.unwrap_or(Command::Run);
@@ -98,6 +99,14 @@ where
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// The allocator asks for huge pages, of which a control plane at rest, with its many small objects
+/// here and there, fills less than half. Programs that we started would inherit this.
+fn use_small_pages() {
+    #[cfg(target_os = "linux")]
+    // Kernels without huge pages refuse, and that is well.
+    let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
 fn print(text: &str) -> ExitCode {

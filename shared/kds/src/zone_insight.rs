@@ -8,7 +8,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +27,7 @@ use sunbear_store::{
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{AUTHOR, node::PeerNode, sender::Seen};
 
@@ -61,6 +64,8 @@ pub struct ZoneInsights {
     on_zone: bool,
     zones: Mutex<BTreeMap<String, State>>,
     flush_now: Notify,
+    /// The last write failed, and that was said.
+    failing: AtomicBool,
     interval: Duration,
 }
 
@@ -74,6 +79,7 @@ impl ZoneInsights {
             on_zone: false,
             zones: Mutex::default(),
             flush_now: Notify::new(),
+            failing: AtomicBool::new(false),
             interval,
         }
     }
@@ -261,6 +267,9 @@ impl ZoneInsights {
         };
         match self.world.commit(batch).await {
             Ok(committed) => {
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    info!("zone insights are stored again");
+                }
                 for ((zone, own), result) in own.iter().zip(committed.results) {
                     match result {
                         Ok(_) => self.forget(zone, own),
@@ -277,7 +286,10 @@ impl ZoneInsights {
                 }
             }
             Err(error) => {
-                warn!(%error, "zone insights not stored, will be tried again");
+                // Tried again every second, said once.
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    warn!(%error, "zone insights not stored, will be tried again");
+                }
                 own.iter().for_each(|(zone, _)| self.again(zone));
             }
         }
