@@ -188,6 +188,10 @@ fn secrets_are_said_nowhere() {
     let lists = ["/meshes/default/secrets", "/meshes/second/secrets", "/global-secrets"];
     let shown: String = lists.iter().map(|path| global.get(path).unwrap().1).collect();
     assert_eq!(needles.found_in(&shown).len(), needles.0.len());
+    // The zone's own, which no global has: a certificate and its key.
+    let authority = secret(&mut zone, "/global-secrets/envoy-admin-ca");
+    let key = authority.split("PRIVATE KEY-----").nth(1).unwrap();
+    needles.key("the key of the authority of Envoys' admin interfaces", key);
     needles.text("the key of the database", &DATABASE_KEY[3..]);
     needles.text("the password of the database", "the-password-of-the-database");
     let token = ctl(
