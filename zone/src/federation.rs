@@ -26,7 +26,8 @@ pub(crate) async fn enter_own_zone(world: &World, zone: &str) -> Result<()> {
         .map(|r| Change::delete(r.key.clone()))
         .collect();
     if snapshot.get(&own).is_none() {
-        let spec = Spec::from_message(Kind::ZONE, &Zone { enabled: Some(true) });
+        // Whether it is enabled is the global's business.
+        let spec = Spec::from_message(Kind::ZONE, &Zone { enabled: None });
         changes.push(Change::put(own, spec, BTreeMap::new()));
     }
     if changes.is_empty() {

@@ -7,19 +7,18 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use xtask::{
-    envoy,
-    http::{self, Request},
-    process::Process,
-};
+use xtask::http::{self, Request};
 
-use crate::control_plane::{ControlPlane, Ports, free_ports, program};
+use crate::{
+    control_plane::{ControlPlane, Ports, free_ports, program},
+    gateway::Gateway,
+};
 
 /// Keys that databases are encrypted with.
 const DATABASE_KEY: &str = "k1:AwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISI=";
@@ -118,51 +117,6 @@ fn pair(folder: &Path) -> (String, String) {
     (read("site.crt"), read("site.key"))
 }
 
-/// The gateway of the zone; it goes on until this is dropped.
-struct Gateway {
-    process: Process,
-    work: PathBuf,
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.process.kill();
-        if std::thread::panicking() {
-            eprintln!("the gateway said:\n{}", self.process.log_tail(50));
-        }
-    }
-}
-
-fn start_gateway(folder: &Path, zone: &ControlPlane, name: &str, token: &str) -> Gateway {
-    let work = folder.join(format!("{name}.work"));
-    fs::create_dir(&work).unwrap();
-    let [admin, readiness] = free_ports();
-    let dataplane = json!({
-        "type": "Dataplane", "mesh": "default", "name": name,
-        "networking": {
-            "address": "127.0.0.1", "admin": {"port": admin},
-            "gateway": {"type": "BUILTIN", "tags": {"kuma.io/service": "edge"}},
-        },
-    });
-    let (definition, token_file) = (format!("{name}.json"), format!("{name}.token"));
-    fs::write(folder.join(&definition), dataplane.to_string()).unwrap();
-    fs::write(folder.join(&token_file), token).unwrap();
-    let mut command = Command::new(program("sunbear-dp"));
-    command
-        .arg("run")
-        .arg(format!("--cp-address=https://localhost:{}", zone.ports.dp))
-        .args([&"--ca-cert-file".into(), &zone.certificate()])
-        .args([&"--dataplane-file".into(), &folder.join(definition)])
-        .args([&"--dataplane-token-file".into(), &folder.join(token_file)])
-        .args([&"--work-dir".into(), &work])
-        .args([&"--state-dir".into(), &work.join("state")])
-        .args([&"--binary-path".into(), &envoy::find_or_fetch().unwrap()])
-        .args(["--dns-enabled=false", "--drain-time=1s", "--concurrency=1"])
-        .arg("--log-level=debug")
-        .env("KUMA_READINESS_PORT", readiness.to_string());
-    Gateway { process: Process::spawn(name, command, folder).unwrap(), work }
-}
-
 #[test]
 fn secrets_are_said_nowhere() {
     let folder = tempfile::tempdir().unwrap();
@@ -215,7 +169,7 @@ fn secrets_are_said_nowhere() {
         let routes = zone.get("/meshes/default/meshgatewayroutes");
         routes.is_some_and(|(_, body)| body.contains("\"outside\""))
     });
-    let gateway = start_gateway(folder, &zone, "gw-1", &token);
+    let gateway = Gateway::start(folder, &zone, "gw-1", Ipv4Addr::LOCALHOST, &token);
     zone.until("the gateway's listener", |zone| {
         zone.get("/meshes/default/dataplanes/gw-1/xds")
             .is_some_and(|(_, dump)| dump.contains(":HTTPS:") && dump.contains(":secret:site"))
@@ -226,7 +180,7 @@ fn secrets_are_said_nowhere() {
 
     let mut said = Sayings::default();
     refused(folder, &global, &user, &mut said);
-    let stranger = start_gateway(folder, &zone, "gw-2", &broken(&token));
+    let stranger = Gateway::start(folder, &zone, "gw-2", Ipv4Addr::LOCALHOST, &broken(&token));
     zone.until("the refusal of a broken token", |_| {
         stranger.process.log_tail(50).contains("closed: 16")
     });
@@ -270,6 +224,9 @@ fn write_objects(folder: &Path, global: &mut ControlPlane, needles: &mut Needles
     needles.key("the key that signs tokens of proxies", &pem);
     let pem = secret(global, "/global-secrets/user-token-signing-key-1");
     needles.key("the key that signs tokens of users", &pem);
+    let authority = secret(global, "/global-secrets/inter-cp-ca");
+    let pem = authority.split("PRIVATE KEY-----").nth(1).unwrap();
+    needles.key("the key of the control planes' authority", pem);
     let pem = secret(global, "/global-secrets/zone-token-signing-key-1");
     needles.key("the key that signs tokens of zones", &pem);
     let admin = secret(global, "/global-secrets/admin-user-token");

@@ -6,9 +6,11 @@ mod access;
 #[cfg(feature = "compose")]
 mod containers;
 mod control_plane;
+mod gateway;
 mod leaks;
 mod play;
 mod postgres;
+mod recorded;
 mod reload;
 mod scenarios;
 mod secrets;

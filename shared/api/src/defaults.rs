@@ -11,6 +11,7 @@ use sunbear_model::{
 use sunbear_proto::kuma::{mesh::v1alpha1::Mesh, system::v1alpha1 as system};
 use sunbear_security::{
     ca::{self, CaError},
+    certificate::PemPair,
     signing_key::{self, SigningKeyError, USER_TOKEN_KEY, ZONE_TOKEN_KEY, dataplane_token_key},
     token::{self, IssueError, SigningKey, UserClaims},
 };
@@ -37,6 +38,11 @@ pub const ADMIN_USER_TOKEN: &str = "admin-user-token";
 
 /// Name of the GlobalSecret with the authority of the admin interfaces of a zone's Envoys.
 pub const ENVOY_ADMIN_CA: &str = "envoy-admin-ca";
+
+/// Name of the GlobalSecret with the authority of what the control planes of one installation say to
+/// each other (`spec/rest-api.md` 14.1). Kept for tools that expect what Kuma makes: ours share a
+/// database, and say nothing else to each other.
+pub const INTER_CP_CA: &str = "inter-cp-ca";
 
 /// Name of the mesh that is there from the start.
 const DEFAULT_MESH: &str = "default";
@@ -187,8 +193,11 @@ fn missing(snapshot: &Snapshot, settings: &DefaultsSettings) -> Result<Vec<Chang
     }
     if !matches!(mode, Mode::Global { .. }) && absent(Kind::GLOBAL_SECRET, ENVOY_ADMIN_CA) {
         let pair = ca::make_envoy_admin(Uuid::new_v4(), (settings.clock)())?;
-        let both = format!("{}{}", pair.cert_pem, pair.key_pem);
-        changes.push(global_secret(ENVOY_ADMIN_CA, both.into_bytes()));
+        changes.push(authority_secret(ENVOY_ADMIN_CA, &pair));
+    }
+    if absent(Kind::GLOBAL_SECRET, INTER_CP_CA) {
+        let pair = ca::make_inter_cp(Uuid::new_v4(), (settings.clock)())?;
+        changes.push(authority_secret(INTER_CP_CA, &pair));
     }
     if !settings.skip_hostname_generators {
         changes.extend(
@@ -270,6 +279,11 @@ fn create(
 ) -> Change {
     let status = StatusChange::Keep;
     Change { key, op: Operation::Put { spec, labels, status, owner, expect: Expect::Absent } }
+}
+
+/// Certificate and key in one secret.
+fn authority_secret(name: &str, pair: &PemPair) -> Change {
+    global_secret(name, format!("{}{}", pair.cert_pem, pair.key_pem).into_bytes())
 }
 
 fn global_secret(name: &str, value: Vec<u8>) -> Change {

@@ -151,6 +151,13 @@ pub fn make_envoy_admin(serial: Uuid, now: OffsetDateTime) -> Result<PemPair, Ca
     make_authority("Envoy Admin CA", Vec::new(), BuiltinSettings::default(), serial, now)
 }
 
+/// Makes the authority of what control planes of one installation say to each other: certificate and
+/// key, to be kept in one secret. Takes time; not for async threads.
+pub fn make_inter_cp(serial: Uuid, now: OffsetDateTime) -> Result<PemPair, CaError> {
+    let name = "Control Plane Intercommunication CA";
+    make_authority(name, Vec::new(), BuiltinSettings::default(), serial, now)
+}
+
 fn make_authority(
     name: &str,
     names: Vec<SanType>,

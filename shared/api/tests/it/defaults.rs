@@ -105,6 +105,7 @@ async fn new_installations() {
     let want = [
         "Config//kuma-cluster-id",
         "GlobalSecret//admin-user-token",
+        "GlobalSecret//inter-cp-ca",
         "GlobalSecret//user-token-signing-key-1",
         "GlobalSecret//zone-token-signing-key-1",
         "HostnameGenerator//synced-headless-kube-mesh-service",
@@ -146,6 +147,7 @@ async fn modes_and_switches() {
         [
             "GlobalSecret//admin-user-token",
             "GlobalSecret//envoy-admin-ca",
+            "GlobalSecret//inter-cp-ca",
             "GlobalSecret//user-token-signing-key-1",
             "HostnameGenerator//local-mesh-external-service",
             "HostnameGenerator//local-universal-mesh-service",
@@ -170,6 +172,7 @@ async fn modes_and_switches() {
         [
             "Config//kuma-cluster-id",
             "GlobalSecret//envoy-admin-ca",
+            "GlobalSecret//inter-cp-ca",
             "GlobalSecret//user-token-signing-key-1",
             "GlobalSecret//zone-token-signing-key-1",
         ]
@@ -186,7 +189,7 @@ async fn several_replicas_at_once() {
         tokio::join!(ensure_defaults(&cp.world, &settings), ensure_defaults(&cp.world, &settings),);
     assert_eq!(a.unwrap(), b.unwrap());
     assert_eq!(cp.stored(Kind::CONFIG, "", CLUSTER_ID).unwrap()["config"], "theirs");
-    assert_eq!(keys(&cp).len(), 15);
+    assert_eq!(keys(&cp).len(), 16);
     // The administrator's token is by the key that has stayed.
     let body = json!({"name": "x", "validFor": "1h"});
     assert_eq!(cp.send(http::Method::POST, "/tokens/user", Some(&body)).await.status, 200);
