@@ -1,6 +1,7 @@
 //! The global control plane: REST and KDS over one store.
 
 mod envoy_admin;
+mod replicas;
 mod zone_tokens;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -25,14 +26,16 @@ fn main() -> ExitCode {
 
 /// Serves until stopped; false if something without which it is of no use ended.
 async fn run(loaded: Loaded<GlobalConfig>) -> Result<bool> {
-    let Loaded { config: GlobalConfig { common, kds }, settings, .. } = loaded;
+    let Loaded { config: GlobalConfig { common, kds, inter_cp }, settings, .. } = loaded;
+    let max_message = kds.max_message_size;
     let mode = Mode::Global { disable_origin_label_validation: false };
     let shell = Shell::start(common, mode.clone()).await?;
     shell.keep_insights();
     let kds = serve_kds(&shell, &kds).await?;
     let hooks = Arc::new(MeshDefaults { mode });
+    let replicas = replicas::start(&shell, &inter_cp, &kds, max_message).await?;
     let of_proxies = OfProxies {
-        envoy_admin: Arc::new(envoy_admin::ThroughZones(kds)),
+        envoy_admin: Arc::new(envoy_admin::ThroughZones { kds, replicas }),
         config_preview: Arc::new(NoPreview),
     };
     shell.serve(hooks, of_proxies, settings.dump()).await?;

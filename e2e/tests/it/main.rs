@@ -12,6 +12,7 @@ mod play;
 mod postgres;
 mod recorded;
 mod reload;
+mod replicas;
 mod scenarios;
 mod secrets;
 mod start;

@@ -39,9 +39,7 @@ pub const ADMIN_USER_TOKEN: &str = "admin-user-token";
 /// Name of the GlobalSecret with the authority of the admin interfaces of a zone's Envoys.
 pub const ENVOY_ADMIN_CA: &str = "envoy-admin-ca";
 
-/// Name of the GlobalSecret with the authority of what the control planes of one installation say to
-/// each other (`spec/rest-api.md` 14.1). Kept for tools that expect what Kuma makes: ours share a
-/// database, and say nothing else to each other.
+/// Name of the GlobalSecret with the authority of what replicas of a control plane say to each other.
 pub const INTER_CP_CA: &str = "inter-cp-ca";
 
 /// Name of the mesh that is there from the start.

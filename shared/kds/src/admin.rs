@@ -87,12 +87,23 @@ pub trait EnvoyAdmin: Send + Sync + 'static {
     fn ask(&self, target: Target, question: Question) -> BoxFuture<'_, Result<Vec<u8>, String>>;
 }
 
-/// Why a question got no answer. The texts are those of Kuma.
+/// Why a question got no answer. The texts are those of Kuma, but for one that Kuma cannot meet with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
     /// The zone has no stream for such questions to this instance.
     #[error("stream to execute {0} operations is not yet connected")]
     NotConnected(&'static str),
+    /// The zone has its streams to another replica of this global.
+    #[error(
+        "zone {zone:?} is connected to replica {replica} of this global, which alone can ask it: send \
+         the request there"
+    )]
+    Elsewhere {
+        /// The zone.
+        zone: String,
+        /// The instance, as ZoneInsights name it.
+        replica: String,
+    },
     /// The stream ended, or does not take more.
     #[error("could not send {message}: client {zone} is not connected")]
     NotSent {
@@ -130,7 +141,13 @@ pub(crate) struct Call {
     question: Question,
 }
 
-type Answer = Result<Vec<u8>, String>;
+impl Call {
+    pub(crate) fn new(target: Target, question: Question) -> Self {
+        Self { id: Uuid::new_v4().to_string(), target, question }
+    }
+}
+
+pub(crate) type Answer = Result<Vec<u8>, String>;
 
 /// The global's open streams and unanswered questions.
 #[derive(Default)]
@@ -168,11 +185,12 @@ impl Desk {
             .get(&(zone.to_owned(), question.stream()))
             .map(|(_, tx)| tx.clone())
             .ok_or(AskError::NotConnected(question.operation()))?;
-        let id = Uuid::new_v4().to_string();
+        let call = Call::new(target, question);
+        let id = call.id.clone();
         // Entered before it is sent: the answer may be quicker than we are.
         let (tx, rx) = oneshot::channel();
         lock(&self.waiting).insert(id.clone(), tx);
-        let sent = sender.try_send(Call { id: id.clone(), target, question }).is_ok();
+        let sent = sender.try_send(call).is_ok();
         let answer = if sent {
             match tokio::time::timeout(DEADLINE, rx).await {
                 Ok(Ok(Ok(bytes))) => Ok(bytes),

@@ -105,6 +105,28 @@ pub(crate) fn channel(address: &GlobalAddress, trust: &Trust) -> Result<Channel,
         Trust::RootsFile(_) if address.tls => Some(trust.clone()),
         Trust::RootsFile(_) | Trust::System | Trust::Roots(_) | Trust::Nothing => None,
     };
+    let tls = move || match &reread {
+        // A small local file, once per try of a connection.
+        Some(trust) => Ok(Some(client_config(trust).map_err(std::io::Error::other)?)),
+        None => Ok(tls.clone()),
+    };
+    lazy(address, tls, address.host.clone())
+}
+
+/// A channel to a server whose certificate bears this name, wherever it is.
+pub(crate) fn channel_to(
+    address: &GlobalAddress,
+    tls: Arc<ClientConfig>,
+    name: &str,
+) -> Result<Channel, DialError> {
+    lazy(address, move || Ok(Some(Arc::clone(&tls))), name.to_owned())
+}
+
+fn lazy(
+    address: &GlobalAddress,
+    tls: impl Fn() -> std::io::Result<Option<Arc<ClientConfig>>> + Clone + Send + Sync + 'static,
+    name: String,
+) -> Result<Channel, DialError> {
     let authority = if address.host.contains(':') {
         format!("[{}]:{}", address.host, address.port)
     } else {
@@ -128,17 +150,13 @@ pub(crate) fn channel(address: &GlobalAddress, trust: &Trust) -> Result<Channel,
         .initial_connection_window_size(8 * 1024 * 1024);
     let (host, port) = (address.host.clone(), address.port);
     let connector = tower::service_fn(move |_: Uri| {
-        let (host, tls, reread) = (host.clone(), tls.clone(), reread.clone());
+        let (host, tls, name) = (host.clone(), tls.clone(), name.clone());
         async move {
-            let tls = match reread {
-                // A small local file, once per try of a connection.
-                Some(trust) => Some(client_config(&trust).map_err(std::io::Error::other)?),
-                None => tls,
-            };
+            let tls = tls()?;
             let stream = TcpStream::connect((host.as_str(), port)).await?;
             stream.set_nodelay(true)?;
             let Some(tls) = tls else { return Ok(TokioIo::new(Transport::Plain(stream))) };
-            let name = ServerName::try_from(host)
+            let name = ServerName::try_from(name)
                 .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidInput, e))?;
             let stream = TlsConnector::from(tls).connect(name, stream).await?;
             Ok::<_, std::io::Error>(TokioIo::new(Transport::Tls(Box::new(stream))))

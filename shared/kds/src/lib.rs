@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod client;
 mod dial;
+pub mod forward;
 mod installation;
 pub mod mapping;
 mod metrics;

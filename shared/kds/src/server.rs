@@ -162,7 +162,15 @@ impl GlobalKds {
         target: Target,
         question: Question,
     ) -> Result<Vec<u8>, AskError> {
-        self.desk.ask(zone, target, question).await
+        let answer = self.desk.ask(zone, target, question).await;
+        match (answer, self.insights.holder(zone)) {
+            (Err(AskError::NotConnected(_)), Some(replica))
+                if replica != self.config.instance_id =>
+            {
+                Err(AskError::Elsewhere { zone: zone.to_owned(), replica })
+            }
+            (answer, _) => answer,
+        }
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {

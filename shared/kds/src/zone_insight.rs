@@ -241,6 +241,12 @@ impl ZoneInsights {
         merged(stored(&snapshot, zone), own.unwrap_or(&ZoneInsight::default()))
     }
 
+    /// The instance of the global that a zone is connected to, as far as this one has heard.
+    pub(crate) fn holder(&self, zone: &str) -> Option<String> {
+        let last = self.current(zone).subscriptions.pop()?;
+        last.disconnect_time.is_none().then_some(last.global_instance_id)
+    }
+
     async fn flush(&self) {
         let own: Vec<(String, ZoneInsight)> = {
             let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);

@@ -39,6 +39,13 @@ pub fn local_addresses() -> Vec<IpAddr> {
     addresses.into_iter().collect()
 }
 
+/// An address at which other hosts may reach this one: the first that is not a loopback one, IPv4
+/// before IPv6. One that has none is reached by itself alone.
+pub fn own_address() -> IpAddr {
+    let others = local_addresses().into_iter().filter(|address| !address.is_loopback());
+    others.min_by_key(IpAddr::is_ipv6).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+}
+
 /// A new identity for this process: `<hostname>-<4 hex digits>`, as Kuma names instances.
 pub fn instance_id(host_name: &str) -> String {
     format!("{host_name}-{:04x}", rand::random::<u16>())

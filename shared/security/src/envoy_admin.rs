@@ -1,5 +1,5 @@
 //! Certificates of the connections between a control plane and the admin interfaces of its Envoys
-//! (`spec/rest-api.md` 12.1, `spec/dp-server.md` 8.8).
+//! (`spec/rest-api.md` 12.1, `spec/dp-server.md` 8.8), and between its replicas.
 //!
 //! Both sides follow from the authority alone. Replicas and restarts have the same, so nothing is
 //! stored and no proxy gets a new listener because its control plane was restarted.
@@ -26,6 +26,9 @@ pub const PROXY_NAME: &str = "kuma-envoy-admin";
 /// Name that the control plane's certificate bears. Admin interfaces ask for it.
 pub const CONTROL_PLANE_NAME: &str = "kuma-cp";
 
+/// Name that the certificate of a replica of a control plane bears.
+pub const REPLICA_NAME: &str = "kuma-inter-cp";
+
 /// What both sides present, and whom they trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminCertificates {
@@ -41,40 +44,75 @@ impl AdminCertificates {
     /// Derives the certificates from the authority: its certificate and its key, PEM, in one text
     /// as the secret holds them.
     pub fn of_authority(pem: &[u8]) -> Result<Self, CaError> {
-        let (chain, key) = ca::read_pair(pem, pem)?;
-        let first = chain.first().ok_or(CaError::NoCertificate)?;
-        let ca_pem = chain.iter().map(|der| ca::to_pem(der)).collect();
-        let parsed = ca::parse(first)?;
-        let (not_before, not_after) =
-            (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime());
-        let secret = key.serialized_der().to_vec();
-        let issuer = Issuer::from_ca_cert_der(first, key)?;
-        let make = |name: &str, usage: ExtendedKeyUsagePurpose| {
-            let key = key_of(&secret, name).map_err(|Unspecified| CaError::Derive)?;
-            let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key))?;
-            let mut params = CertificateParams::default();
-            params.distinguished_name = DistinguishedName::new();
-            params.distinguished_name.push(DnType::CommonName, name);
-            let san = name.try_into().map_err(|_| CaError::Name(name.to_owned()))?;
-            params.subject_alt_names = vec![SanType::DnsName(san)];
-            params.is_ca = IsCa::ExplicitNoCa;
-            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-            params.extended_key_usages = vec![usage];
-            params.use_authority_key_identifier_extension = true;
-            (params.not_before, params.not_after) = (not_before, not_after);
-            params.serial_number = Some(serial(&secret, name).map_err(|_| CaError::Derive)?);
-            let certificate = params.signed_by(&key, &issuer)?;
-            Ok::<_, CaError>(PemPair {
-                cert_pem: ca::to_pem(certificate.der()),
-                key_pem: key.serialize_pem(),
-            })
-        };
-        Ok(Self {
-            ca_pem,
-            proxy: make(PROXY_NAME, ExtendedKeyUsagePurpose::ServerAuth)?,
-            control_plane: make(CONTROL_PLANE_NAME, ExtendedKeyUsagePurpose::ClientAuth)?,
-        })
+        let names = [
+            (PROXY_NAME, ExtendedKeyUsagePurpose::ServerAuth),
+            (CONTROL_PLANE_NAME, ExtendedKeyUsagePurpose::ClientAuth),
+        ];
+        let (ca_pem, [proxy, control_plane]) = derived(pem, names)?;
+        Ok(Self { ca_pem, proxy, control_plane })
     }
+}
+
+/// What replicas of a control plane present to each other, and whom they trust
+/// (`spec/kds.md` 5.7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaCertificates {
+    /// The authority, PEM.
+    pub ca_pem: String,
+    /// Of the replica that is called; its name is [`REPLICA_NAME`], wherever it is.
+    pub server: PemPair,
+    /// Of the replica that calls.
+    pub client: PemPair,
+}
+
+impl ReplicaCertificates {
+    /// Derives the certificates from the authority, as [`AdminCertificates::of_authority`] does.
+    pub fn of_authority(pem: &[u8]) -> Result<Self, CaError> {
+        let names = [
+            (REPLICA_NAME, ExtendedKeyUsagePurpose::ServerAuth),
+            (CONTROL_PLANE_NAME, ExtendedKeyUsagePurpose::ClientAuth),
+        ];
+        let (ca_pem, [server, client]) = derived(pem, names)?;
+        Ok(Self { ca_pem, server, client })
+    }
+}
+
+/// The authority, and certificates of it for these names and uses.
+fn derived<const N: usize>(
+    pem: &[u8],
+    wanted: [(&str, ExtendedKeyUsagePurpose); N],
+) -> Result<(String, [PemPair; N]), CaError> {
+    let (chain, key) = ca::read_pair(pem, pem)?;
+    let first = chain.first().ok_or(CaError::NoCertificate)?;
+    let ca_pem = chain.iter().map(|der| ca::to_pem(der)).collect();
+    let parsed = ca::parse(first)?;
+    let (not_before, not_after) =
+        (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime());
+    let secret = key.serialized_der().to_vec();
+    let issuer = Issuer::from_ca_cert_der(first, key)?;
+    let make = |(name, usage): (&str, ExtendedKeyUsagePurpose)| {
+        let key = key_of(&secret, name).map_err(|Unspecified| CaError::Derive)?;
+        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let san = name.try_into().map_err(|_| CaError::Name(name.to_owned()))?;
+        params.subject_alt_names = vec![SanType::DnsName(san)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        (params.not_before, params.not_after) = (not_before, not_after);
+        params.serial_number = Some(serial(&secret, name).map_err(|_| CaError::Derive)?);
+        let certificate = params.signed_by(&key, &issuer)?;
+        Ok::<_, CaError>(PemPair {
+            cert_pem: ca::to_pem(certificate.der()),
+            key_pem: key.serialize_pem(),
+        })
+    };
+    let pairs = wanted.into_iter().map(make).collect::<Result<Vec<_>, _>>()?;
+    let pairs = pairs.try_into().map_err(|_| CaError::NoCertificate)?;
+    Ok((ca_pem, pairs))
 }
 
 /// Length of what is derived.

@@ -613,6 +613,14 @@ async fn questions_reach_the_zone_and_answers_find_who_asked() {
     assert_eq!(absent.to_string(), "could not send XDSConfigRequest: no such proxy");
     let huge = global.kds.ask("east", target("huge"), dump).await.unwrap_err();
     assert!(huge.to_string().contains("a message may have"), "{huge}");
+    // Another replica knows where the zone is.
+    let replica = Global::replica("global-2", global.world.clone(), 0).await;
+    let elsewhere = replica.kds.ask("east", target("gw"), dump).await.unwrap_err();
+    assert_eq!(
+        elsewhere.to_string(),
+        "zone \"east\" is connected to replica global-1 of this global, which alone can ask it: send \
+         the request there"
+    );
     // The sync goes on.
     let mesh = ResourceKey::new(Kind::MESH, "", "default");
     write(&global.world, vec![labelled(mesh, Spec::from_wire(Kind::MESH, Vec::new()), &[])]).await;

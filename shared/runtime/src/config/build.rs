@@ -12,7 +12,14 @@ use crate::telemetry::{LogFormat, LogOptions};
 /// Makes the configuration of a global.
 pub(super) fn global(settings: &Settings) -> Result<GlobalConfig, ConfigErrors> {
     let reader = Reader::new(settings);
-    let config = GlobalConfig { common: common(&reader), kds: global_kds(&reader) };
+    let config = GlobalConfig {
+        common: common(&reader),
+        kds: global_kds(&reader),
+        inter_cp: InterCp {
+            listen: reader.listen("interCp.server.port"),
+            address: reader.text("interCp.catalog.instanceAddress").to_owned(),
+        },
+    };
     reader.finish(config)
 }
 

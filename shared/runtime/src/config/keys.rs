@@ -290,6 +290,8 @@ const ACCESS: &[Key] = &[
 /// Global and zones.
 #[rustfmt::skip]
 const MULTIZONE: &[Key] = &[
+    number("interCp.server.port", "KUMA_INTER_CP_SERVER_PORT", 5_683, "port at which replicas of a global pass on what is asked about proxies, with `store.type: postgres`").unit("port").global(),
+    text("interCp.catalog.instanceAddress", "KUMA_INTER_CP_CATALOG_INSTANCE_ADDRESS", "", "host name or address at which other replicas reach this one; empty: the first address of this host that is not a loopback one").global(),
     number("multizone.global.kds.grpcPort", "KUMA_MULTIZONE_GLOBAL_KDS_GRPC_PORT", 5_685, "port that zones connect to").unit("port").global(),
     flag("multizone.global.kds.tlsEnabled", "KUMA_MULTIZONE_GLOBAL_KDS_TLS_ENABLED", true, "serve KDS over TLS").global(),
     text("multizone.global.kds.tlsCertFile", "KUMA_MULTIZONE_GLOBAL_KDS_TLS_CERT_FILE", "", "certificate (PEM); empty: `general.tlsCertFile`").global(),

@@ -102,6 +102,8 @@ pub struct GlobalConfig {
     pub common: Common,
     /// `multizone.global.kds`.
     pub kds: GlobalKds,
+    /// `interCp`.
+    pub inter_cp: InterCp,
 }
 
 /// Configuration of `sunbear-zone`.

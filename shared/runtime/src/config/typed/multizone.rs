@@ -26,6 +26,15 @@ pub struct GlobalKds {
     pub authentication: KdsAuthentication,
 }
 
+/// How replicas of a global reach each other.
+#[derive(Debug, Clone)]
+pub struct InterCp {
+    /// Where.
+    pub listen: Listen,
+    /// Host name or address at which the others reach this one; empty: an address of this host.
+    pub address: String,
+}
+
 /// Liveness of zones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ZoneHealthCheck {
