@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use xtask::{
     document,
     engine::{self, Engine},
@@ -74,6 +75,9 @@ fn play(stack: &mut Stack) -> Result<()> {
         "a route changed on the global: both zones changed after {} ms, starting sunbearctl included",
         start.elapsed().as_millis()
     ));
+
+    stack.ask_replicas()?;
+    say("each replica of the global answers for the gateways of both zones");
 
     stack.kill("global-1")?;
     stack.apply("route.yaml").context("with one replica of the global")?;
@@ -194,6 +198,31 @@ impl Stack {
         command.env("COMPOSE_PROJECT_NAME", &self.project);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         engine::output(command).map(drop).with_context(|| place.to_owned())
+    }
+
+    /// Asks each replica about each gateway: a zone is connected to one of them.
+    fn ask_replicas(&self) -> Result<()> {
+        for replica in ["global-1", "global-2"] {
+            let address = format!("SUNBEAR_ADDRESS=https://{replica}:5682");
+            let ctl = |arguments: &[&str]| {
+                let run = ["run", "--rm", "-T", "-e", &address, "ctl"];
+                engine::output(self.compose(&[&run, arguments].concat())?)
+            };
+            let list: Value = serde_json::from_str(&ctl(&["get", "dataplanes", "-ojson"])?)?;
+            let proxies = list["items"].as_array().context("no list of Dataplanes")?;
+            let gateways: Vec<&str> = proxies
+                .iter()
+                .filter(|proxy| proxy["networking"].get("gateway").is_some())
+                .filter_map(|proxy| proxy["name"].as_str())
+                .collect();
+            ensure!(gateways.len() == ZONES.len(), "gateways: {gateways:?}");
+            for gateway in gateways {
+                let clusters = ctl(&["inspect", "dataplane", gateway, "--type=clusters"])
+                    .with_context(|| format!("asking {replica} about {gateway}"))?;
+                ensure!(clusters.contains("ads_cluster"), "{replica} about {gateway}: {clusters}");
+            }
+        }
+        Ok(())
     }
 
     fn kill(&self, service: &str) -> Result<()> {

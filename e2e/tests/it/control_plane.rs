@@ -2,10 +2,11 @@
 
 use std::{
     env, fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -22,11 +23,31 @@ pub(crate) fn program(name: &str) -> PathBuf {
     path
 }
 
-/// Ports that nobody listens on now.
+/// Ports that nobody listens on now. They are below those that systems give to connections, so that
+/// none of the many connections of other tests takes one before it is listened on.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap());
-    listeners.map(|l| l.local_addr().unwrap().port())
+    const FIRST: u32 = 10_000;
+    const NUMBER: u32 = 9_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Processes that choose at the same time rarely meet.
+    let start = std::process::id().wrapping_mul(97);
+    std::array::from_fn(|_| {
+        let mut ports = std::iter::repeat_with(|| {
+            let next = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+            u16::try_from(FIRST + next % NUMBER).unwrap()
+        });
+        ports.find(|port| is_free(*port)).unwrap()
+    })
+}
+
+fn is_free(port: u16) -> bool {
+    let any = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
+    any.or_else(|error| match error.kind() {
+        ErrorKind::AddrInUse => Err(error),
+        // No IPv6 here.
+        _ => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)),
+    })
+    .is_ok()
 }
 
 /// Where a control plane listens.
