@@ -7,10 +7,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use rustls::ClientConfig;
+use rustls::{ClientConfig, sign::SingleCertAndKey};
 use serde_json::{Value, json};
 use sunbear_api::{AdminError, defaults::INTER_CP_CA};
-use sunbear_control_plane::{Shell, serving};
+use sunbear_control_plane::Shell;
 use sunbear_kds::{
     admin::{EnvoyAdmin, Question, Target},
     client::GlobalAddress,
@@ -23,11 +23,11 @@ use sunbear_runtime::{
     config::{InterCp, StoreKind},
     host,
     serve::{self, Limits, Server, Transport},
-    tls,
 };
 use sunbear_security::{
-    certificate,
-    envoy_admin::{REPLICA_NAME, ReplicaCertificates},
+    certificate::{self, PemPair},
+    client_trust,
+    mutual::{MutualCertificates, REPLICA_NAME},
     trust::{self, ServerTrust},
 };
 use sunbear_store::{
@@ -42,6 +42,9 @@ use crate::envoy_admin;
 const CATALOG: &str = "cp-catalog";
 /// Replicas that the catalog holds, the newest. Those that were killed leave their entries behind.
 const MAX_REPLICAS: usize = 32;
+/// How often a replica sees whether it is in the catalog. Two that crowd each other out write no more
+/// often than this.
+const LOOK: Duration = Duration::from_secs(10);
 /// How often the entry is tried again when another replica makes its own at the same time.
 const ATTEMPTS: usize = 20;
 
@@ -67,8 +70,9 @@ pub(crate) async fn start(
     let key = ResourceKey::new(Kind::GLOBAL_SECRET, "", INTER_CP_CA);
     let snapshot = world.snapshot();
     let authority = snapshot.get(&key).and_then(|secret| secret.secret_data());
-    let certificates = ReplicaCertificates::of_authority(authority.unwrap_or_default())
-        .with_context(|| format!("the GlobalSecret {INTER_CP_CA:?}"));
+    let certificates =
+        MutualCertificates::of_authority(authority.unwrap_or_default(), REPLICA_NAME)
+            .with_context(|| format!("the GlobalSecret {INTER_CP_CA:?}"));
     let certificates = match certificates {
         Ok(certificates) => certificates,
         Err(error) => {
@@ -76,10 +80,14 @@ pub(crate) async fn start(
             return Ok(None);
         }
     };
-    let ReplicaCertificates { ca_pem, server, client } = &certificates;
-    let own = certificate::certified_key(client.cert_pem.as_bytes(), client.key_pem.as_bytes())?;
+    let MutualCertificates { ca_pem, server, client } = &certificates;
+    let key = |pair: &PemPair| {
+        certificate::certified_key(pair.cert_pem.as_bytes(), pair.key_pem.as_bytes())
+    };
+    let called = Arc::new(SingleCertAndKey::from(key(server)?));
+    let called = client_trust::server_config(called, false, ca_pem.as_bytes(), true)?;
     let trust = ServerTrust::Authorities(ca_pem.as_bytes());
-    let client = trust::client_config_showing(trust, own, &["h2"])?;
+    let client = trust::client_config_showing(trust, key(client)?, &["h2"])?;
     let replicas = Arc::new(Replicas { world: world.clone(), tls: Arc::new(client), max_message });
 
     let listener = match serve::bind(&settings.listen).await {
@@ -97,14 +105,8 @@ pub(crate) async fn start(
     let server = Server {
         name: "inter-cp",
         listener,
-        router: serving::with_socket_address(
-            forward::routes(backend, max_message).prepare().into_axum_router(),
-        ),
-        transport: Transport::Tls(tls::mutual_server_config(
-            ca_pem,
-            &server.cert_pem,
-            &server.key_pem,
-        )?),
+        router: forward::routes(backend, max_message).prepare().into_axum_router(),
+        transport: Transport::Tls(called),
         limits: Limits { drain: Duration::from_secs(3), ..Limits::default() },
     };
     shell.tasks.spawn("inter-cp", server.run(shell.tasks.token()));
@@ -115,10 +117,10 @@ pub(crate) async fn start(
     let own = json!({
         "id": shell.instance.id, "address": address, "interCpPort": port, "leader": false,
     });
-    // A database that takes no writes now is no reason not to serve what is in it.
-    if let Err(error) = enter(&world, &own).await {
-        warn!("other replicas were not told of this one: {error:#}");
-    }
+    let stop = shell.tasks.token();
+    shell.tasks.spawn("catalog of replicas", async move {
+        let _ = stop.run_until_cancelled(keep_entered(&world, &own, LOOK)).await;
+    });
     Ok(Some(replicas))
 }
 
@@ -204,6 +206,24 @@ fn entries(catalog: Option<&Arc<Resource>>) -> Vec<Value> {
     }
 }
 
+/// Sees to it that this replica is in the catalog: a database that takes no writes will take them, one
+/// that is restored lacks the entry, and others may have crowded it out. Looks at what is in memory.
+async fn keep_entered(world: &World, own: &Value, look: Duration) {
+    let mut said = false;
+    loop {
+        let known = entries(world.snapshot().get(&catalog())).contains(own);
+        if !known && let Err(error) = enter(world, own).await {
+            // Tried again and again, said once.
+            if !std::mem::replace(&mut said, true) {
+                warn!("other replicas were not told of this one: {error:#}");
+            }
+        } else {
+            said = false;
+        }
+        tokio::time::sleep(look).await;
+    }
+}
+
 /// Enters this replica, in place of what was at its address before.
 async fn enter(world: &World, own: &Value) -> Result<()> {
     for _ in 0..ATTEMPTS {
@@ -241,4 +261,82 @@ async fn enter(world: &World, own: &Value) -> Result<()> {
         }
     }
     bail!("others went on writing it")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use sunbear_store::{Sqlite, WorldOptions};
+
+    use super::*;
+
+    async fn world() -> World {
+        let store = Arc::new(Sqlite::memory().await.unwrap());
+        let (world, feed) = World::start(store, WorldOptions::default()).await.unwrap();
+        tokio::spawn(feed);
+        world
+    }
+
+    fn entry(id: &str, port: usize) -> Value {
+        json!({"id": id, "address": "192.0.2.1", "interCpPort": port, "leader": false})
+    }
+
+    fn ids(world: &World) -> Vec<String> {
+        let all = entries(world.snapshot().get(&catalog()));
+        all.iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn an_entry_takes_the_place_of_the_one_at_its_address_and_of_the_oldest() {
+        let world = world().await;
+        let (a, b) = (entry("a", 1), entry("b", 2));
+        let (first, second) = tokio::join!(enter(&world, &a), enter(&world, &b));
+        first.unwrap();
+        second.unwrap();
+        assert_eq!(ids(&world).len(), 2);
+        enter(&world, &entry("b-again", 2)).await.unwrap();
+        assert_eq!(ids(&world), ["a", "b-again"]);
+        for i in 0..MAX_REPLICAS {
+            enter(&world, &entry(&format!("r{i}"), 100 + i)).await.unwrap();
+        }
+        assert_eq!(ids(&world).len(), MAX_REPLICAS);
+        assert!(!ids(&world).contains(&"a".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_replica_comes_back_into_the_catalog() {
+        let world = world().await;
+        let own = entry("own", 1);
+        let look = Duration::from_millis(5);
+        let keep = async {
+            keep_entered(&world, &own, look).await;
+            unreachable!()
+        };
+        let check = async {
+            // Others write what they like, also what nobody can read.
+            for config in ["", "nonsense", "{\"instances\": 5}", "{\"instances\": []}"] {
+                let config = Config { config: config.to_owned() };
+                let spec = Spec::from_message(Kind::CONFIG, &config);
+                let batch = Batch {
+                    changes: vec![Change::put(catalog(), spec, BTreeMap::new())],
+                    author: String::new(),
+                    reason: String::new(),
+                    mode: BatchMode::AllOrNothing,
+                    at: OffsetDateTime::now_utc(),
+                };
+                world.commit(batch).await.unwrap();
+                while ids(&world) != ["own"] {
+                    tokio::time::sleep(look).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = check => {}
+            () = keep => {}
+        }
+        // Once there, it writes nothing.
+        let revision = world.snapshot().revision;
+        let _ = tokio::time::timeout(look * 20, keep_entered(&world, &own, look)).await;
+        assert_eq!(world.snapshot().revision, revision);
+    }
 }

@@ -20,7 +20,7 @@ use sunbear_kds::admin::{EnvoyAdmin, Question, Target};
 use sunbear_model::{Kind, Resource, ResourceKey, rest};
 use sunbear_security::{
     certificate,
-    envoy_admin::{AdminCertificates, PROXY_NAME},
+    mutual::{MutualCertificates, PROXY_NAME},
     trust::{self, ServerTrust},
 };
 use sunbear_store::World;
@@ -110,11 +110,11 @@ impl std::fmt::Display for Place {
 
 /// What proxies present, and what this control plane does, from the zone's authority; nothing if that
 /// is of no use, which a warning says.
-pub(crate) fn certificates(world: &World) -> Option<AdminCertificates> {
+pub(crate) fn certificates(world: &World) -> Option<MutualCertificates> {
     let key = ResourceKey::new(Kind::GLOBAL_SECRET, "", ENVOY_ADMIN_CA);
     let snapshot = world.snapshot();
     let data = snapshot.get(&key)?.secret_data()?;
-    match AdminCertificates::of_authority(data) {
+    match MutualCertificates::of_authority(data, PROXY_NAME) {
         Ok(certificates) => Some(certificates),
         Err(error) => {
             let error = anyhow::Error::new(error);
@@ -125,16 +125,16 @@ pub(crate) fn certificates(world: &World) -> Option<AdminCertificates> {
 }
 
 /// For the listeners of proxies.
-pub(crate) fn listener_tls(certificates: &AdminCertificates) -> AdminTls {
+pub(crate) fn listener_tls(certificates: &MutualCertificates) -> AdminTls {
     AdminTls {
         ca: certificates.ca_pem.clone().into_bytes(),
-        certificate: certificates.proxy.cert_pem.clone().into_bytes(),
-        key: certificates.proxy.key_pem.clone().into_bytes(),
+        certificate: certificates.server.cert_pem.clone().into_bytes(),
+        key: certificates.server.key_pem.clone().into_bytes(),
     }
 }
 
-fn connector(certificates: &AdminCertificates) -> anyhow::Result<TlsConnector> {
-    let own = &certificates.control_plane;
+fn connector(certificates: &MutualCertificates) -> anyhow::Result<TlsConnector> {
+    let own = &certificates.client;
     let own = certificate::certified_key(own.cert_pem.as_bytes(), own.key_pem.as_bytes())?;
     let authority = ServerTrust::Authorities(certificates.ca_pem.as_bytes());
     Ok(TlsConnector::from(Arc::new(trust::client_config_showing(authority, own, &[])?)))
@@ -143,7 +143,7 @@ fn connector(certificates: &AdminCertificates) -> anyhow::Result<TlsConnector> {
 impl Proxies {
     pub(crate) fn new(
         world: World,
-        certificates: Option<&AdminCertificates>,
+        certificates: Option<&MutualCertificates>,
     ) -> anyhow::Result<Self> {
         let tls = certificates.map(connector).transpose();
         Ok(Self { world, tls: tls.context("certificate for the admin interfaces of Envoys")? })
@@ -450,7 +450,7 @@ mod tests {
             let now = OffsetDateTime::now_utc();
             let pair = sunbear_security::ca::make_envoy_admin(uuid::Uuid::new_v4(), now).unwrap();
             let both = format!("{}{}", pair.cert_pem, pair.key_pem);
-            AdminCertificates::of_authority(both.as_bytes()).unwrap()
+            MutualCertificates::of_authority(both.as_bytes(), PROXY_NAME).unwrap()
         };
         let (own, other) = (authority(), authority());
         let place = Place::Listener(serve(&own).await);
@@ -470,10 +470,10 @@ mod tests {
     }
 
     /// Answers one request as the listener of a proxy does.
-    async fn serve(certificates: &AdminCertificates) -> SocketAddr {
+    async fn serve(certificates: &MutualCertificates) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let own = &certificates.proxy;
+        let own = &certificates.server;
         let own =
             certificate::certified_key(own.cert_pem.as_bytes(), own.key_pem.as_bytes()).unwrap();
         let own = Arc::new(tokio_rustls::rustls::sign::SingleCertAndKey::from(own));

@@ -163,14 +163,13 @@ impl GlobalKds {
         question: Question,
     ) -> Result<Vec<u8>, AskError> {
         let answer = self.desk.ask(zone, target, question).await;
-        match (answer, self.insights.holder(zone)) {
-            (Err(AskError::NotConnected(_)), Some(replica))
-                if replica != self.config.instance_id =>
-            {
-                Err(AskError::Elsewhere { zone: zone.to_owned(), replica })
-            }
-            (answer, _) => answer,
+        if let Err(AskError::NotConnected(_)) = answer
+            && let Some(replica) = self.insights.holder(zone)
+            && replica != self.config.instance_id
+        {
+            return Err(AskError::Elsewhere { zone: zone.to_owned(), replica });
         }
+        answer
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {

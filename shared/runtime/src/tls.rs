@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, version};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -47,9 +47,6 @@ pub enum TlsError {
         #[source]
         source: CertificateError,
     },
-    /// A certificate that does not come from files cannot be used.
-    #[error("could not use a certificate")]
-    Own(#[source] CertificateError),
     /// A file of authorities is malformed or empty.
     #[error("{} holds no usable authority", path.display())]
     Authorities {
@@ -231,21 +228,6 @@ pub fn read_authorities(paths: &[PathBuf]) -> Result<RootCertStore, TlsError> {
     Ok(store)
 }
 
-/// Rustls for a server with this certificate, PEM, that takes clients of this authority alone.
-pub fn mutual_server_config(
-    authority: &str,
-    certificate: &str,
-    key: &str,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    let own = certified_key(certificate.as_bytes(), key.as_bytes()).map_err(TlsError::Own)?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(
-        CertificateDer::pem_slice_iter(authority.as_bytes()).filter_map(Result::ok),
-    );
-    let own = Arc::new(SingleCertAndKey::from(own));
-    server_config(own, TlsVersion::V1_3, ClientCertificates::Required(Arc::new(roots)))
-}
-
 /// The file of authorities that this system trusts, if it is where distributions put it. For clients
 /// that were given none (see `sunbear_security::trust`).
 pub fn system_authorities() -> Option<PathBuf> {
@@ -261,7 +243,7 @@ pub fn system_authorities() -> Option<PathBuf> {
 
 /// Rustls for a server that speaks HTTP/2 (gRPC among it) and HTTP/1.1.
 pub fn server_config(
-    certificate: Arc<dyn ResolvesServerCert>,
+    certificate: Arc<ReloadableCertificate>,
     min_version: TlsVersion,
     clients: ClientCertificates,
 ) -> Result<Arc<ServerConfig>, TlsError> {

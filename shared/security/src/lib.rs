@@ -9,7 +9,7 @@
 pub mod ca;
 pub mod certificate;
 pub mod client_trust;
-pub mod envoy_admin;
+pub mod mutual;
 pub mod signing_key;
 pub mod token;
 pub mod trust;

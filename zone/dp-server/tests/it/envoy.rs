@@ -22,7 +22,7 @@ use sunbear_runtime::{
 };
 use sunbear_security::{
     certificate,
-    envoy_admin::{AdminCertificates, PROXY_NAME},
+    mutual::{MutualCertificates, PROXY_NAME},
     trust::{ServerTrust, client_config, client_config_showing},
 };
 use sunbear_xds::{AdminTls, ResourceType};
@@ -441,13 +441,13 @@ async fn admin_interface_from_elsewhere() {
     let authority = || {
         let pair = sunbear_security::ca::make_envoy_admin(uuid::Uuid::new_v4(), now).unwrap();
         let both = format!("{}{}", pair.cert_pem, pair.key_pem);
-        AdminCertificates::of_authority(both.as_bytes()).unwrap()
+        MutualCertificates::of_authority(both.as_bytes(), PROXY_NAME).unwrap()
     };
     let (own, other) = (authority(), authority());
     let admin_tls = AdminTls {
         ca: own.ca_pem.clone().into_bytes(),
-        certificate: own.proxy.cert_pem.clone().into_bytes(),
-        key: own.proxy.key_pem.clone().into_bytes(),
+        certificate: own.server.cert_pem.clone().into_bytes(),
+        key: own.server.key_pem.clone().into_bytes(),
     };
     let Zone { fixture, port, gateway, _folder } = Zone::with(Some(admin_tls)).await;
     fixture.put(&route("echo", 0)).await;
@@ -467,11 +467,11 @@ async fn admin_interface_from_elsewhere() {
         builder.resolve(PROXY_NAME, admin).build().unwrap()
     };
     let url = |path: &str| format!("https://{PROXY_NAME}:{}{path}", admin.port());
-    let dump = client(showing(&own.control_plane)).get(url("/config_dump")).send().await.unwrap();
+    let dump = client(showing(&own.client)).get(url("/config_dump")).send().await.unwrap();
     assert_eq!(dump.status().as_u16(), 200);
     assert!(dump.text().await.unwrap().contains("ListenersConfigDump"));
     let strangers =
-        [client_config(trust, &[]).unwrap(), showing(&own.proxy), showing(&other.control_plane)];
+        [client_config(trust, &[]).unwrap(), showing(&own.server), showing(&other.client)];
     for stranger in strangers {
         let refused = client(stranger).get(url("/config_dump")).send().await;
         assert!(refused.is_err(), "{refused:?}");
